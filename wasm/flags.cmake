@@ -1,0 +1,103 @@
+# The WebAssembly side of the build: which modules there are, and every flag with its reason.
+#
+# Two modules, chosen by the page at start: `relaxed` uses relaxed SIMD (browsers of 2023 and
+# later), `simd` only the fixed 128-bit SIMD. Both are built with threads and run single-threaded
+# where the page is not isolated, with an empty pool.
+
+set(PVL_VARIANTS relaxed simd)
+set(PVL_VARIANT_FLAGS_relaxed -msimd128 -mrelaxed-simd)
+set(PVL_VARIANT_FLAGS_simd -msimd128)
+
+# Compiling and linking alike.
+set(PVL_WASM_COMMON
+  -pthread) # shared memory and atomics; every object has to agree
+
+# Linking, module and tests alike.
+set(PVL_WASM_LINK
+  -O3                             # also runs binaryen's optimizer over the linked module
+  -sSTACK_SIZE=1MB                # the caller's stack; kernels keep tiles on it (default: 64 KB)
+  -sDEFAULT_PTHREAD_STACK_SIZE=1MB # the same for the pool's threads: any of them runs any kernel
+  -sALLOW_MEMORY_GROWTH=1         # a reserve: the page makes the memory in one piece, see IMPORTED_MEMORY
+  -sMAXIMUM_MEMORY=4GB            # all that 32 bits address; untouched pages cost nothing
+  -sABORTING_MALLOC=0             # out of memory is a status for the caller, not the end of the module
+  -sWASM_BIGINT=1                 # 64-bit sizes cross the border as BigInt, not as two halves
+  -sSUPPORT_LONGJMP=0             # we have none
+  # Growth together with threads makes accesses through Emscripten's own heap views slow; the shim keeps views
+  # of its own, made after start.
+  -Wno-pthreads-mem-growth)
+
+# Linking the modules of the page.
+set(PVL_WASM_MODULE_LINK
+  --no-entry                      # a library: no main
+  -sMODULARIZE=1                  # a factory, so that a worker can start it again with less threads
+  -sEXPORT_ES6=1                  # imported by a module worker
+  -sENVIRONMENT=web,worker,node   # the page, its workers, and `npm run ask` without a browser
+  -sIMPORTED_MEMORY=1             # the shim makes the memory: one piece of the right size, since growing is slow in WebKit
+  -sINITIAL_MEMORY=32MB           # the least that may be handed over
+  "-sPTHREAD_POOL_SIZE=Module['poolSize']" # threads exist before they are needed: creating one later would deadlock a blocked caller
+  -sPTHREAD_POOL_SIZE_STRICT=2    # one thread more than the pool is an error, not a deadlock
+  -sFILESYSTEM=0                  # weights come by calls, nothing reads files; saves 60 KB
+  -sDYNAMIC_EXECUTION=0           # no eval: runs under a content policy without 'unsafe-eval'
+  -sASSERTIONS=0                  # errors are statuses; checks of the glue would only add size
+  --profiling-funcs)              # function names in a stack trace are worth their few KB
+
+# Linking the C tests, run by Node.js.
+set(PVL_WASM_TEST_LINK
+  -sENVIRONMENT=node,worker
+  -sNODERAWFS=1                   # fixtures are read from the repository
+  -sPROXY_TO_PTHREAD=1            # main may block: Node's main thread stays free to start threads
+  -sPTHREAD_POOL_SIZE=4           # and most of them are ready before main runs
+  -sEXIT_RUNTIME=1                # the exit code of main is the exit code of the process
+  -sINITIAL_MEMORY=64MB
+  -sASSERTIONS=1
+  --profiling-funcs)
+
+# wasm/exports.txt is the only list of exports: one C name per line, `#` starts a comment.
+set(exports_file "${CMAKE_SOURCE_DIR}/wasm/exports.txt")
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${exports_file}")
+set(exports "")
+if(EXISTS "${exports_file}")
+  file(STRINGS "${exports_file}" lines)
+  foreach(line ${lines})
+    string(REGEX REPLACE "#.*$" "" line "${line}")
+    string(STRIP "${line}" line)
+    if(line)
+      string(REGEX REPLACE "^_" "" line "${line}")
+      list(APPEND exports "_${line}")
+    endif()
+  endforeach()
+endif()
+list(JOIN exports "\n" exports)
+file(CONFIGURE OUTPUT "${CMAKE_BINARY_DIR}/exports.rsp" CONTENT "${exports}\n")
+
+file(GLOB PVL_WASM_SOURCES CONFIGURE_DEPENDS wasm/*.c)
+
+foreach(variant ${PVL_VARIANTS})
+  set(library pocketvl_${variant})
+  pvl_library(${library} ${PVL_WASM_COMMON} ${PVL_VARIANT_FLAGS_${variant}})
+  target_link_options(${library} PUBLIC ${PVL_WASM_COMMON} ${PVL_WASM_LINK})
+
+  if(PVL_MODULES AND PVL_WASM_SOURCES AND exports)
+    set(module pocketvl-${variant})
+    pvl_program(${module} SOURCES ${PVL_WASM_SOURCES} LIBRARIES ${library})
+    target_link_options(${module} PRIVATE ${PVL_WASM_MODULE_LINK}
+      "-sEXPORTED_FUNCTIONS=@${CMAKE_BINARY_DIR}/exports.rsp")
+    set_target_properties(${module} PROPERTIES SUFFIX .mjs
+      RUNTIME_OUTPUT_DIRECTORY "${PVL_WEB_OUT}" LINK_DEPENDS "${CMAKE_BINARY_DIR}/exports.rsp")
+  endif()
+
+  if(PVL_TESTS)
+    enable_testing()
+    foreach(source ${PVL_TEST_SOURCES})
+      get_filename_component(name ${source} NAME_WE)
+      pvl_program(${name}_${variant} SOURCES ${source} LIBRARIES ${library})
+      target_link_options(${name}_${variant} PRIVATE ${PVL_WASM_TEST_LINK})
+      # .cjs: package.json declares .js files to be ES modules, which this glue is not.
+      set_target_properties(${name}_${variant} PROPERTIES OUTPUT_NAME ${name} SUFFIX .cjs
+        RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests-${variant}")
+      add_test(NAME ${name}_${variant} WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}"
+        COMMAND node --experimental-wasm-relaxed-simd "${CMAKE_BINARY_DIR}/tests-${variant}/${name}.cjs")
+      set_tests_properties(${name}_${variant} PROPERTIES TIMEOUT 600)
+    endforeach()
+  endif()
+endforeach()
