@@ -23,8 +23,8 @@
 #include "kernels/dtype.h"
 
 enum {
-    PVL_GGUF_MAX_KEYS = 65536,
-    PVL_GGUF_MAX_TENSORS = 65536,
+    PVL_GGUF_MAX_KEYS = 16384,
+    PVL_GGUF_MAX_TENSORS = 16384,
     PVL_GGUF_MAX_DIMS = 4,
     PVL_GGUF_MAX_NAME = 63,                 /* bytes of a tensor's name */
     PVL_GGUF_MAX_KEY = 65535,               /* bytes of a key */

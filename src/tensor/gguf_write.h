@@ -26,8 +26,8 @@ typedef pvl_status (*pvl_gguf_sink)(void *ctx, const void *bytes, size_t n, pvl_
 pvl_status pvl_gguf_writer_new(pvl_gguf_writer **out, const pvl_allocator *a, pvl_error *err);
 void pvl_gguf_writer_free(pvl_gguf_writer *w); /* NULL is fine */
 
-/* Metadata. A key that is there already is replaced in its place. PVL_E_ARGUMENT for an empty key.
- * The alignment is always the default: `general.alignment` is refused. */
+/* Metadata. A key that is there already is replaced in its place. PVL_E_ARGUMENT for an empty key,
+ * and for `general.alignment` (always the default) and `split.*`, which the writer sets itself. */
 pvl_status pvl_gguf_writer_u8(pvl_gguf_writer *w, const char *key, uint8_t v, pvl_error *err);
 pvl_status pvl_gguf_writer_u16(pvl_gguf_writer *w, const char *key, uint16_t v, pvl_error *err);
 pvl_status pvl_gguf_writer_u32(pvl_gguf_writer *w, const char *key, uint32_t v, pvl_error *err);
@@ -43,7 +43,7 @@ pvl_status pvl_gguf_writer_array(pvl_gguf_writer *w, const char *key, pvl_gguf_t
                                  const void *v, size_t count, pvl_error *err);
 pvl_status pvl_gguf_writer_array_str(pvl_gguf_writer *w, const char *key, const pvl_gguf_string *v,
                                      size_t count, pvl_error *err);
-/* A value of another file as it is. */
+/* A value of another file as it is; passes over the keys that are the writer's own. */
 pvl_status pvl_gguf_writer_copy(pvl_gguf_writer *w, const pvl_gguf_kv *kv, pvl_error *err);
 
 /* Adds a tensor: name unique and at most 63 bytes, ne innermost first, ne[0] whole blocks. */
