@@ -1,6 +1,8 @@
-/* Hyperparameters of the two halves, read from GGUF metadata and validated once, so that everything behind can trust them.
+/* Hyperparameters of the two halves, read from GGUF metadata and validated once, so that everything
+ * behind can trust them.
  *
- * Key names and defaults are llama.cpp's (LM: `ARCH.*`; vision: `clip.*`); keys of ours start with `pocketvl.`. */
+ * Key names and defaults are llama.cpp's (LM: `ARCH.*`; vision: `clip.*`); keys of ours start with
+ * `pocketvl.`. */
 #ifndef PVL_MODEL_CONFIG_H
 #define PVL_MODEL_CONFIG_H
 
@@ -9,7 +11,8 @@
 
 #include "tensor/gguf.h"
 
-/* Limits: far above any model that fits 4 GB, low enough that no product of three overflows 64 bits. */
+/* Limits: far above any model that fits 4 GB, low enough that no product of three overflows 64
+ * bits. */
 enum {
     PVL_MAX_LAYERS = 256,
     PVL_MAX_WIDTH = 65536,
@@ -22,9 +25,10 @@ typedef struct pvl_llm_config {
     size_t layers, hidden, heads, kv_heads, head_dim, ffn, vocabulary;
     size_t context; /* longest sequence that the plain rotation serves */
     float rms_eps, rope_theta;
-    float rope_attn_factor;   /* on cos and sin; 1 but for Phi-3 */
-    size_t original_context;  /* Phi-3: short factors up to here, long ones above; 0 = one list */
-    bool interleaved_qk;      /* rows of q and k are stored for the interleaved rotation: put back at load */
+    float rope_attn_factor;  /* on cos and sin; 1 but for Phi-3 */
+    size_t original_context; /* Phi-3: short factors up to here, long ones above; 0 = one list */
+    bool interleaved_qk;     /* rows of q and k are stored for the interleaved rotation: put back at
+                                load */
     bool fused_qkv, fused_up; /* Phi-3: one matrix for q, k, v; gate and up rows in ffn_up */
     bool qkv_bias;
 } pvl_llm_config;
@@ -37,15 +41,19 @@ typedef struct pvl_vit_config {
     size_t projection;             /* width of a visual token = hidden size of the language model */
     float eps;
     float mean[3], std[3];
-    int max_tiles; /* that the model was trained with, thumbnail not counted; 12 unless the file says otherwise */
+    int max_tiles; /* that the model was trained with, thumbnail not counted; 12 unless the file
+                      says otherwise */
 } pvl_vit_config;
 
-/* Is there a language model (general.architecture other than clip) or a vision part (clip.* keys) in this file? */
+/* Is there a language model (general.architecture other than clip) or a vision part (clip.* keys)
+ * in this file? */
 bool pvl_config_has_llm(const pvl_gguf *g);
 bool pvl_config_has_vision(const pvl_gguf *g);
 
-/* `a` is the allocator that g was read with. PVL_E_UNSUPPORTED for an architecture that is none of ours, PVL_E_MODEL for values that make no sense. */
+/* `a` is the allocator that g was read with. PVL_E_UNSUPPORTED for an architecture that is none of
+ * ours, PVL_E_MODEL for values that make no sense. */
 pvl_status pvl_llm_config_read(pvl_llm_config *out, const pvl_gguf *g, pvl_error *err);
-pvl_status pvl_vit_config_read(pvl_vit_config *out, const pvl_gguf *g, const pvl_allocator *a, pvl_error *err);
+pvl_status pvl_vit_config_read(pvl_vit_config *out, const pvl_gguf *g, const pvl_allocator *a,
+                               pvl_error *err);
 
 #endif

@@ -3,10 +3,12 @@
 #include <math.h>
 #include <string.h>
 
-bool pvl_kvcache_bytes(size_t *out, const pvl_llm_config *config, pvl_cache_type type, size_t capacity) {
+bool pvl_kvcache_bytes(size_t *out, const pvl_llm_config *config, pvl_cache_type type,
+                       size_t capacity) {
     size_t layer = pvl_kv_bytes(type, config->kv_heads, config->head_dim, capacity);
     pvl_carve carve = {0};
-    for (size_t i = 0; i < config->layers; i++) pvl_carve_take(&carve, layer, 1);
+    for (size_t i = 0; i < config->layers; i++)
+        pvl_carve_take(&carve, layer, 1);
     *out = carve.used;
     return layer != 0 && !carve.overflow;
 }
@@ -17,11 +19,13 @@ pvl_status pvl_kvcache_new(pvl_kvcache *out, const pvl_allocator *a, const pvl_l
     size_t bytes;
     if (!pvl_kvcache_bytes(&bytes, config, type, capacity)) {
         return pvl_fail(err, PVL_E_MEMORY,
-                        "A context of %zu tokens does not fit this machine's address space: choose a shorter one.",
+                        "A context of %zu tokens does not fit this machine's address space: choose "
+                        "a shorter one.",
                         capacity);
     }
     void *layers, *data;
-    PVL_TRY(pvl_calloc(a, &layers, config->layers, sizeof *out->layers, "the list of cache layers", err));
+    PVL_TRY(pvl_calloc(a, &layers, config->layers, sizeof *out->layers, "the list of cache layers",
+                       err));
     out->layers = layers;
     pvl_status status = pvl_calloc(a, &data, bytes, 1, "the keys and values of the context", err);
     if (status != PVL_OK) {
@@ -56,9 +60,12 @@ struct buffers {
     float *cos_, *sin_; /* [n, head_dim/2] */
 };
 
-static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
+static size_t max_size(size_t a, size_t b) {
+    return a > b ? a : b;
+}
 
-static void lay_out(struct buffers *b, pvl_carve *carve, const pvl_model *m, size_t rows, int members) {
+static void lay_out(struct buffers *b, pvl_carve *carve, const pvl_model *m, size_t rows,
+                    int members) {
     const pvl_llm_config *l = &m->llm;
     size_t q = l->heads * l->head_dim, k = l->kv_heads * l->head_dim;
     const pvl_llm_block *first = &m->llm_blocks[0];
@@ -84,7 +91,8 @@ bool pvl_llm_workspace(size_t *out, const pvl_model *m, size_t rows, int members
     return !carve.overflow;
 }
 
-/* The reference computes frequencies and angles in float32; doubles would drift from it at large positions. */
+/* The reference computes frequencies and angles in float32; doubles would drift from it at large
+ * positions. */
 static void rotations(const struct buffers *b, const pvl_model *m, const pvl_llm_step *step) {
     const pvl_llm_config *l = &m->llm;
     const float *factors = step->long_factors ? m->rope_long : m->rope_short;
@@ -100,17 +108,19 @@ static void rotations(const struct buffers *b, const pvl_model *m, const pvl_llm
     }
 }
 
-static void linear(const pvl_compute *c, float *y, size_t stride, const pvl_act *act, const pvl_linear *w, bool add) {
+static void linear(const pvl_compute *c, float *y, size_t stride, const pvl_act *act,
+                   const pvl_linear *w, bool add) {
     pvl_epilogue e = {.bias = w->bias, .add = add};
     pvl_matmul(c, y, stride, act, &w->w, &e);
 }
 
 /* Attention of one layer, added onto step->rows from row `from` on. */
-static void attention(const struct buffers *b, const pvl_model *m, const pvl_llm_block *w, const pvl_kv *kv,
-                      const pvl_llm_step *step, size_t from) {
+static void attention(const struct buffers *b, const pvl_model *m, const pvl_llm_block *w,
+                      const pvl_kv *kv, const pvl_llm_step *step, size_t from) {
     const pvl_llm_config *l = &m->llm;
     const pvl_compute *c = &b->compute;
-    size_t q = l->heads * l->head_dim, k = l->kv_heads * l->head_dim, stride = q + 2 * k, n = step->n;
+    size_t q = l->heads * l->head_dim, k = l->kv_heads * l->head_dim, stride = q + 2 * k,
+           n = step->n;
     pvl_act act;
     pvl_input in = {.source = PVL_SRC_RMS_NORM,
                     .x = step->rows,
@@ -142,7 +152,8 @@ static void attention(const struct buffers *b, const pvl_model *m, const pvl_llm
     linear(c, step->rows + from * l->hidden, l->hidden, &act, &w->out, true);
 }
 
-static void feed_forward(const struct buffers *b, const pvl_model *m, const pvl_llm_block *w, float *rows, size_t n) {
+static void feed_forward(const struct buffers *b, const pvl_model *m, const pvl_llm_block *w,
+                         float *rows, size_t n) {
     const pvl_llm_config *l = &m->llm;
     const pvl_compute *c = &b->compute;
     size_t stride = 2 * l->ffn;
@@ -159,17 +170,19 @@ static void feed_forward(const struct buffers *b, const pvl_model *m, const pvl_
         linear(c, b->gate_up, stride, &act, &w->gate, false);
         linear(c, b->gate_up + l->ffn, stride, &act, &w->up, false);
     }
-    in = (pvl_input){.source = PVL_SRC_SILU_MUL, .x = b->gate_up, .x2 = b->gate_up + l->ffn, .stride = stride};
+    in = (pvl_input){
+        .source = PVL_SRC_SILU_MUL, .x = b->gate_up, .x2 = b->gate_up + l->ffn, .stride = stride};
     pvl_act_prepare(c, &act, &in, n, l->ffn, w->down.w.form);
     linear(c, rows, l->hidden, &act, &w->down, true);
 }
 
-pvl_status pvl_llm_forward(const pvl_run *run, const pvl_model *m, pvl_kvcache *cache, const pvl_llm_step *step,
-                           pvl_error *err) {
+pvl_status pvl_llm_forward(const pvl_run *run, const pvl_model *m, pvl_kvcache *cache,
+                           const pvl_llm_step *step, pvl_error *err) {
     const pvl_llm_config *l = &m->llm;
     if (step->n == 0 || step->n > step->workspace_rows || step->position > cache->capacity ||
         step->n > cache->capacity - step->position) {
-        return pvl_fail(err, PVL_E_INTERNAL, "A step of %zu rows at position %zu does not fit its buffers.", step->n,
+        return pvl_fail(err, PVL_E_INTERNAL,
+                        "A step of %zu rows at position %zu does not fit its buffers.", step->n,
                         step->position);
     }
     struct buffers b;
@@ -183,13 +196,16 @@ pvl_status pvl_llm_forward(const pvl_run *run, const pvl_model *m, pvl_kvcache *
     size_t from = 0; /* first row that is still wanted */
     for (size_t i = 0; i < l->layers; i++) {
         /* Behind the last layer's keys and values only the rows whose logits are wanted matter. */
-        if (i + 1 == l->layers && step->want != PVL_LOGITS_ALL) from = step->n - 1;
+        if (i + 1 == l->layers && step->want != PVL_LOGITS_ALL)
+            from = step->n - 1;
         attention(&b, m, &m->llm_blocks[i], &cache->layers[i], step, from);
         PVL_TRY(pvl_run_check(run, err));
-        if (i + 1 == l->layers && step->want == PVL_LOGITS_NONE) return PVL_OK;
+        if (i + 1 == l->layers && step->want == PVL_LOGITS_NONE)
+            return PVL_OK;
         feed_forward(&b, m, &m->llm_blocks[i], step->rows + from * l->hidden, step->n - from);
         PVL_TRY(pvl_run_layer(run, err));
-        pvl_run_probe(run, "layer", (int)i, step->rows + from * l->hidden, step->n - from, l->hidden);
+        pvl_run_probe(run, "layer", (int)i, step->rows + from * l->hidden, step->n - from,
+                      l->hidden);
     }
 
     pvl_act act;

@@ -1,8 +1,10 @@
-/* The language model: one decoder, driven by its configuration, for Qwen2, InternLM2 (Llama) and Phi-3.
+/* The language model: one decoder, driven by its configuration, for Qwen2, InternLM2 (Llama) and
+ * Phi-3.
  *
  * Sources: transformers' modeling_qwen2.py, InternVL's modeling_internlm2.py and modeling_phi3.py.
- *   h += O(Attention(RMS1(h)));  h += Down(silu(Gate(x)) * Up(x)), x = RMS2(h);  logits = Head(RMS(h))
- * Rotation: half (NeoX), inv_freq[i] = theta^(-2i/d) / factor[i]; cos and sin times attn_factor (Phi-3). */
+ *   h += O(Attention(RMS1(h)));  h += Down(silu(Gate(x)) * Up(x)), x = RMS2(h);  logits =
+ * Head(RMS(h)) Rotation: half (NeoX), inv_freq[i] = theta^(-2i/d) / factor[i]; cos and sin times
+ * attn_factor (Phi-3). */
 #ifndef PVL_MODEL_LLM_H
 #define PVL_MODEL_LLM_H
 
@@ -18,7 +20,8 @@ typedef struct pvl_kvcache {
 } pvl_kvcache;
 
 /* Bytes of a cache; false when they do not fit size_t. */
-bool pvl_kvcache_bytes(size_t *out, const pvl_llm_config *config, pvl_cache_type type, size_t capacity);
+bool pvl_kvcache_bytes(size_t *out, const pvl_llm_config *config, pvl_cache_type type,
+                       size_t capacity);
 pvl_status pvl_kvcache_new(pvl_kvcache *out, const pvl_allocator *a, const pvl_llm_config *config,
                            pvl_cache_type type, size_t capacity, pvl_error *err);
 void pvl_kvcache_free(pvl_kvcache *cache);
@@ -29,8 +32,8 @@ typedef enum pvl_logits { PVL_LOGITS_NONE, PVL_LOGITS_LAST, PVL_LOGITS_ALL } pvl
 bool pvl_llm_workspace(size_t *out, const pvl_model *m, size_t rows, int members);
 
 typedef struct pvl_llm_step {
-    float *rows;       /* [n, hidden]: embeddings; overwritten */
-    size_t n;          /* <= the rows that the workspace was made for */
+    float *rows; /* [n, hidden]: embeddings; overwritten */
+    size_t n;    /* <= the rows that the workspace was made for */
     size_t workspace_rows;
     size_t position;   /* of the first row; positions 0..position-1 are in the cache */
     bool long_factors; /* Phi-3: which of its two lists */
@@ -38,9 +41,10 @@ typedef struct pvl_llm_step {
     float *logits; /* [vocabulary] or [n, vocabulary] or NULL, as `want` says */
 } pvl_llm_step;
 
-/* Runs the rows through the decoder and stores their keys and values. Probe stages: "layer" (layer i; the last one only
- * the rows that are wanted), "norm", "logits". PVL_E_CANCELLED: positions from step->position on are undefined. */
-pvl_status pvl_llm_forward(const pvl_run *run, const pvl_model *m, pvl_kvcache *cache, const pvl_llm_step *step,
-                           pvl_error *err);
+/* Runs the rows through the decoder and stores their keys and values. Probe stages: "layer" (layer
+ * i; the last one only the rows that are wanted), "norm", "logits". PVL_E_CANCELLED: positions from
+ * step->position on are undefined. */
+pvl_status pvl_llm_forward(const pvl_run *run, const pvl_model *m, pvl_kvcache *cache,
+                           const pvl_llm_step *step, pvl_error *err);
 
 #endif

@@ -1,4 +1,5 @@
-/* What a forward pass runs on: kernels, threads, a workspace, the cancel flag, and a probe for looking at each stage. */
+/* What a forward pass runs on: kernels, threads, a workspace, the cancel flag, and a probe for
+ * looking at each stage. */
 #ifndef PVL_MODEL_RUN_H
 #define PVL_MODEL_RUN_H
 
@@ -6,8 +7,10 @@
 #include "model/weights.h"
 #include "model/workspace.h"
 
-/* Called with the result of a stage, x [rows, cols] contiguous, valid during the call. layer is -1 where there is none. */
-typedef void (*pvl_probe)(void *ctx, const char *stage, int layer, const float *x, size_t rows, size_t cols);
+/* Called with the result of a stage, x [rows, cols] contiguous, valid during the call. layer is -1
+ * where there is none. */
+typedef void (*pvl_probe)(void *ctx, const char *stage, int layer, const float *x, size_t rows,
+                          size_t cols);
 
 typedef struct pvl_run {
     const pvl_kernels *kernels;
@@ -20,22 +23,27 @@ typedef struct pvl_run {
     void *tick_ctx;
 } pvl_run;
 
-static inline bool pvl_run_cancelled(const pvl_run *run) { return run->cancel && *run->cancel != 0; }
+static inline bool pvl_run_cancelled(const pvl_run *run) {
+    return run->cancel && *run->cancel != 0;
+}
 
 static inline pvl_status pvl_run_check(const pvl_run *run, pvl_error *err) {
-    if (!pvl_run_cancelled(run)) return PVL_OK;
+    if (!pvl_run_cancelled(run))
+        return PVL_OK;
     return pvl_fail(err, PVL_E_CANCELLED, "The answer was stopped.");
 }
 
 /* After a layer: tells that one more is done and stops when asked to. */
 static inline pvl_status pvl_run_layer(const pvl_run *run, pvl_error *err) {
-    if (run->tick) run->tick(run->tick_ctx);
+    if (run->tick)
+        run->tick(run->tick_ctx);
     return pvl_run_check(run, err);
 }
 
-static inline void pvl_run_probe(const pvl_run *run, const char *stage, int layer, const float *x, size_t rows,
-                                 size_t cols) {
-    if (run->probe) run->probe(run->probe_ctx, stage, layer, x, rows, cols);
+static inline void pvl_run_probe(const pvl_run *run, const char *stage, int layer, const float *x,
+                                 size_t rows, size_t cols) {
+    if (run->probe)
+        run->probe(run->probe_ctx, stage, layer, x, rows, cols);
 }
 
 #endif

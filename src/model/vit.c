@@ -7,20 +7,24 @@ static const float projector_eps = 1e-5f;
 
 struct buffers {
     pvl_compute compute;
-    float *tokens;  /* [T, D] */
-    float *qkv;     /* [T, 3D] */
-    float *mixed;   /* [T, D] attention output */
-    float *wide;    /* [T, F]; before the blocks: unfolded patches; after: the shuffled grid [T', 4D] */
-    float *narrow;  /* [T', P] projector's hidden rows */
+    float *tokens; /* [T, D] */
+    float *qkv;    /* [T, 3D] */
+    float *mixed;  /* [T, D] attention output */
+    float
+        *wide; /* [T, F]; before the blocks: unfolded patches; after: the shuffled grid [T', 4D] */
+    float *narrow; /* [T', P] projector's hidden rows */
     pvl_kv kv;
 };
 
-static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
+static size_t max_size(size_t a, size_t b) {
+    return a > b ? a : b;
+}
 
 /* Lays the buffers out in `carve`; the order is the contract between sizing and running. */
 static void lay_out(struct buffers *b, pvl_carve *carve, const pvl_model *m, int members) {
     const pvl_vit_config *v = &m->vit;
-    size_t patches = v->grid * v->grid, rows = patches + 1, patch_len = 3 * v->patch_size * v->patch_size;
+    size_t patches = v->grid * v->grid, rows = patches + 1,
+           patch_len = 3 * v->patch_size * v->patch_size;
     const pvl_vit_block *first = &m->vit_blocks[0];
     pvl_form form = first->up.w.form;
 
@@ -39,9 +43,11 @@ static void lay_out(struct buffers *b, pvl_carve *carve, const pvl_model *m, int
     size_t wide = max_size(rows * v->ffn, patches * patch_len);
     b->wide = pvl_carve_f32(carve, max_size(wide, v->tokens * 4 * v->hidden), 1);
     b->narrow = pvl_carve_f32(carve, v->tokens, v->projection);
-    b->kv = (pvl_kv){.type = PVL_CACHE_F32, .heads = v->heads, .head_dim = v->head_dim, .capacity = rows};
+    b->kv = (pvl_kv){
+        .type = PVL_CACHE_F32, .heads = v->heads, .head_dim = v->head_dim, .capacity = rows};
     size_t kv_bytes = pvl_kv_bytes(b->kv.type, v->heads, v->head_dim, rows);
-    if (kv_bytes == 0) carve->overflow = true;
+    if (kv_bytes == 0)
+        carve->overflow = true;
     b->kv.data = pvl_carve_take(carve, kv_bytes, 1);
 }
 
@@ -69,8 +75,8 @@ static void unfold(float *patches, const float *pixels, const pvl_vit_config *v)
     }
 }
 
-static void linear(const pvl_compute *c, float *y, size_t stride, const pvl_act *act, const pvl_linear *w,
-                   pvl_epilogue e) {
+static void linear(const pvl_compute *c, float *y, size_t stride, const pvl_act *act,
+                   const pvl_linear *w, pvl_epilogue e) {
     e.bias = w->bias;
     pvl_matmul(c, y, stride, act, &w->w, &e);
 }
@@ -127,7 +133,8 @@ static void embed_patches(const struct buffers *b, const pvl_model *m, const flo
     unfold(b->wide, pixels, v);
     /* Positions first, products added on top: the patch rows then need no second pass. */
     memcpy(b->tokens, m->positions, (patches + 1) * d * sizeof *b->tokens);
-    for (size_t i = 0; i < d; i++) b->tokens[i] += m->class_embedding[i];
+    for (size_t i = 0; i < d; i++)
+        b->tokens[i] += m->class_embedding[i];
     pvl_act act;
     pvl_input in = {.source = PVL_SRC_PLAIN, .x = b->wide, .stride = len};
     pvl_act_prepare(&b->compute, &act, &in, patches, len, m->patch.w.form);
@@ -158,13 +165,15 @@ static void project(const struct buffers *b, const pvl_model *m, float *out) {
                     .bias = m->mm_norm_b,
                     .eps = projector_eps};
     pvl_act_prepare(&b->compute, &act, &in, v->tokens, wide, m->mm1.w.form);
-    linear(&b->compute, b->narrow, v->projection, &act, &m->mm1, (pvl_epilogue){.activation = PVL_ACT_GELU_ERF});
+    linear(&b->compute, b->narrow, v->projection, &act, &m->mm1,
+           (pvl_epilogue){.activation = PVL_ACT_GELU_ERF});
     in = (pvl_input){.source = PVL_SRC_PLAIN, .x = b->narrow, .stride = v->projection};
     pvl_act_prepare(&b->compute, &act, &in, v->tokens, v->projection, m->mm3.w.form);
     linear(&b->compute, out, v->projection, &act, &m->mm3, (pvl_epilogue){0});
 }
 
-pvl_status pvl_vit_encode(const pvl_run *run, const pvl_model *m, float *out, const float *pixels, pvl_error *err) {
+pvl_status pvl_vit_encode(const pvl_run *run, const pvl_model *m, float *out, const float *pixels,
+                          pvl_error *err) {
     const pvl_vit_config *v = &m->vit;
     size_t rows = v->grid * v->grid + 1;
     struct buffers b;

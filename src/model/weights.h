@@ -1,8 +1,9 @@
 /* Weights: from tensors of GGUF files to packed matrices in named fields.
  *
- * pvl_model_header() gives every tensor of a file its place and checks name, type and shape; pvl_model_data() packs rows as
- * their bytes arrive, so that loading needs the final size plus one staging buffer (or one q/k matrix where rows must be put
- * back in order). pvl_model_finish() says what is missing. After it the model is read only. */
+ * pvl_model_header() gives every tensor of a file its place and checks name, type and shape;
+ * pvl_model_data() packs rows as their bytes arrive, so that loading needs the final size plus one
+ * staging buffer (or one q/k matrix where rows must be put back in order). pvl_model_finish() says
+ * what is missing. After it the model is read only. */
 #ifndef PVL_MODEL_WEIGHTS_H
 #define PVL_MODEL_WEIGHTS_H
 
@@ -40,7 +41,8 @@ typedef struct pvl_rows {
     unsigned char *data;
 } pvl_rows;
 
-typedef struct pvl_slot pvl_slot; /* where a tensor of the current file goes; private to weights.c */
+typedef struct pvl_slot
+    pvl_slot; /* where a tensor of the current file goes; private to weights.c */
 
 typedef struct pvl_model {
     const pvl_allocator *allocator;
@@ -53,18 +55,18 @@ typedef struct pvl_model {
     pvl_vit_config vit;
 
     /* vision */
-    pvl_vit_block *vit_blocks; /* [vit.layers] */
-    pvl_linear patch;          /* [D, 3*patch*patch]: row order (channel, y, x) */
-    float *class_embedding;    /* [D] */
-    float *positions;          /* [grid*grid + 1, D], row 0 for the class token */
+    pvl_vit_block *vit_blocks;    /* [vit.layers] */
+    pvl_linear patch;             /* [D, 3*patch*patch]: row order (channel, y, x) */
+    float *class_embedding;       /* [D] */
+    float *positions;             /* [grid*grid + 1, D], row 0 for the class token */
     float *mm_norm_w, *mm_norm_b; /* [4D] */
     pvl_linear mm1, mm3;          /* [P, 4D], [P, P] */
 
     /* language model */
-    pvl_llm_block *llm_blocks; /* [llm.layers] */
-    pvl_rows embedding;        /* [V, H] */
-    pvl_linear head;           /* [V, H] */
-    float *final_norm;         /* [H] */
+    pvl_llm_block *llm_blocks;     /* [llm.layers] */
+    pvl_rows embedding;            /* [V, H] */
+    pvl_linear head;               /* [V, H] */
+    float *final_norm;             /* [H] */
     float *rope_long, *rope_short; /* [head_dim/2] or NULL */
 
     uint64_t weight_bytes; /* all of the above */
@@ -81,14 +83,16 @@ typedef struct pvl_model {
 } pvl_model;
 
 void pvl_model_init(pvl_model *m, const pvl_allocator *a, pvl_team *team, bool f32, bool plan_only);
-/* After the head of a file has been read. `name` is used in messages and must live until the file ends. */
+/* After the head of a file has been read. `name` is used in messages and must live until the file
+ * ends. */
 pvl_status pvl_model_header(pvl_model *m, const char *name, const pvl_gguf *g, pvl_error *err);
 /* The next n bytes of tensor `index` of the current file, in order. */
-pvl_status pvl_model_data(pvl_model *m, const pvl_gguf *g, size_t index, const void *bytes, size_t n, pvl_error *err);
+pvl_status pvl_model_data(pvl_model *m, const pvl_gguf *g, size_t index, const void *bytes,
+                          size_t n, pvl_error *err);
 /* The current file is complete. */
 void pvl_model_end_file(pvl_model *m);
-/* All files are complete: everything is there, the halves fit together. With plan_only, weight_bytes and staging_peak say what
- * loading would take. */
+/* All files are complete: everything is there, the halves fit together. With plan_only,
+ * weight_bytes and staging_peak say what loading would take. */
 pvl_status pvl_model_finish(pvl_model *m, pvl_error *err);
 void pvl_model_free(pvl_model *m);
 

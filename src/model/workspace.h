@@ -1,5 +1,5 @@
-/* A carver: takes aligned pieces from one block, or, with base NULL, only counts what they would take. The same function
- * that lays out buffers therefore also sizes them. */
+/* A carver: takes aligned pieces from one block, or, with base NULL, only counts what they would
+ * take. The same function that lays out buffers therefore also sizes them. */
 #ifndef PVL_MODEL_WORKSPACE_H
 #define PVL_MODEL_WORKSPACE_H
 
