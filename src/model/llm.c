@@ -68,12 +68,10 @@ static void lay_out(struct buffers *b, pvl_carve *carve, const pvl_model *m, siz
                     int members) {
     const pvl_llm_config *l = &m->llm;
     size_t q = l->heads * l->head_dim, k = l->kv_heads * l->head_dim;
-    const pvl_llm_block *first = &m->llm_blocks[0];
     size_t scratch = pvl_attention_scratch((size_t)members, l->heads, l->head_dim);
-    scratch = max_size(scratch, pvl_act_bytes(rows, l->hidden, first->up.w.form));
-    scratch = max_size(scratch, pvl_act_bytes(rows, l->hidden, m->head.w.form));
-    scratch = max_size(scratch, pvl_act_bytes(rows, q, first->out.w.form));
-    scratch = max_size(scratch, pvl_act_bytes(rows, l->ffn, first->down.w.form));
+    scratch = max_size(scratch, pvl_operand_bytes(m, rows, l->hidden));
+    scratch = max_size(scratch, pvl_operand_bytes(m, rows, q));
+    scratch = max_size(scratch, pvl_operand_bytes(m, rows, l->ffn));
     b->compute.scratch = pvl_carve_take(carve, scratch, 1);
     b->compute.scratch_bytes = scratch;
     b->qkv = pvl_carve_f32(carve, rows, q + 2 * k);
@@ -108,11 +106,7 @@ static void rotations(const struct buffers *b, const pvl_model *m, const pvl_llm
     }
 }
 
-static void linear(const pvl_compute *c, float *y, size_t stride, const pvl_act *act,
-                   const pvl_linear *w, bool add) {
-    pvl_epilogue e = {.bias = w->bias, .add = add};
-    pvl_matmul(c, y, stride, act, &w->w, &e);
-}
+static const pvl_epilogue plain = {0}, residual = {.add = true};
 
 /* Attention of one layer, added onto step->rows from row `from` on. */
 static void attention(const struct buffers *b, const pvl_model *m, const pvl_llm_block *w,
@@ -121,20 +115,18 @@ static void attention(const struct buffers *b, const pvl_model *m, const pvl_llm
     const pvl_compute *c = &b->compute;
     size_t q = l->heads * l->head_dim, k = l->kv_heads * l->head_dim, stride = q + 2 * k,
            n = step->n;
-    pvl_act act;
-    pvl_input in = {.source = PVL_SRC_RMS_NORM,
-                    .x = step->rows,
-                    .stride = l->hidden,
-                    .weight = w->attn_norm,
-                    .eps = l->rms_eps};
+    pvl_operand x = {.n = n, .k = l->hidden};
+    x.input = (pvl_input){.source = PVL_SRC_RMS_NORM,
+                          .x = step->rows,
+                          .stride = l->hidden,
+                          .weight = w->attn_norm,
+                          .eps = l->rms_eps};
     if (w->qkv.w.rows) {
-        pvl_act_prepare(c, &act, &in, n, l->hidden, w->qkv.w.form);
-        linear(c, b->qkv, stride, &act, &w->qkv, false);
+        pvl_linear_apply(c, b->qkv, stride, &x, &w->qkv, plain);
     } else {
-        pvl_act_prepare(c, &act, &in, n, l->hidden, w->q.w.form);
-        linear(c, b->qkv, stride, &act, &w->q, false);
-        linear(c, b->qkv + q, stride, &act, &w->k, false);
-        linear(c, b->qkv + q + k, stride, &act, &w->v, false);
+        pvl_linear_apply(c, b->qkv, stride, &x, &w->q, plain);
+        pvl_linear_apply(c, b->qkv + q, stride, &x, &w->k, plain);
+        pvl_linear_apply(c, b->qkv + q + k, stride, &x, &w->v, plain);
     }
     /* q and k lie side by side: one call rotates both. */
     pvl_rope(c, b->qkv, stride, n, l->heads + l->kv_heads, l->head_dim, b->cos_, b->sin_);
@@ -147,9 +139,8 @@ static void attention(const struct buffers *b, const pvl_model *m, const pvl_llm
                                .causal = true,
                                .scale = 1.0f / sqrtf((float)l->head_dim)};
     pvl_attention(c, b->mixed, q, &args, n - from);
-    in = (pvl_input){.source = PVL_SRC_PLAIN, .x = b->mixed, .stride = q};
-    pvl_act_prepare(c, &act, &in, n - from, q, w->out.w.form);
-    linear(c, step->rows + from * l->hidden, l->hidden, &act, &w->out, true);
+    x = (pvl_operand){.input = {.x = b->mixed, .stride = q}, .n = n - from, .k = q};
+    pvl_linear_apply(c, step->rows + from * l->hidden, l->hidden, &x, &w->out, residual);
 }
 
 static void feed_forward(const struct buffers *b, const pvl_model *m, const pvl_llm_block *w,
@@ -157,23 +148,22 @@ static void feed_forward(const struct buffers *b, const pvl_model *m, const pvl_
     const pvl_llm_config *l = &m->llm;
     const pvl_compute *c = &b->compute;
     size_t stride = 2 * l->ffn;
-    pvl_act act;
-    pvl_input in = {.source = PVL_SRC_RMS_NORM,
-                    .x = rows,
-                    .stride = l->hidden,
-                    .weight = w->ffn_norm,
-                    .eps = l->rms_eps};
-    pvl_act_prepare(c, &act, &in, n, l->hidden, w->up.w.form);
+    pvl_operand x = {.n = n, .k = l->hidden};
+    x.input = (pvl_input){.source = PVL_SRC_RMS_NORM,
+                          .x = rows,
+                          .stride = l->hidden,
+                          .weight = w->ffn_norm,
+                          .eps = l->rms_eps};
     if (l->fused_up) {
-        linear(c, b->gate_up, stride, &act, &w->up, false); /* gate rows, then up rows */
+        pvl_linear_apply(c, b->gate_up, stride, &x, &w->up, plain); /* gate rows, then up rows */
     } else {
-        linear(c, b->gate_up, stride, &act, &w->gate, false);
-        linear(c, b->gate_up + l->ffn, stride, &act, &w->up, false);
+        pvl_linear_apply(c, b->gate_up, stride, &x, &w->gate, plain);
+        pvl_linear_apply(c, b->gate_up + l->ffn, stride, &x, &w->up, plain);
     }
-    in = (pvl_input){
+    x = (pvl_operand){.n = n, .k = l->ffn};
+    x.input = (pvl_input){
         .source = PVL_SRC_SILU_MUL, .x = b->gate_up, .x2 = b->gate_up + l->ffn, .stride = stride};
-    pvl_act_prepare(c, &act, &in, n, l->ffn, w->down.w.form);
-    linear(c, rows, l->hidden, &act, &w->down, true);
+    pvl_linear_apply(c, rows, l->hidden, &x, &w->down, residual);
 }
 
 pvl_status pvl_llm_forward(const pvl_run *run, const pvl_model *m, pvl_kvcache *cache,
@@ -208,20 +198,19 @@ pvl_status pvl_llm_forward(const pvl_run *run, const pvl_model *m, pvl_kvcache *
                       l->hidden);
     }
 
-    pvl_act act;
     size_t rows = step->n - from;
-    pvl_input in = {.source = PVL_SRC_RMS_NORM,
-                    .x = step->rows + from * l->hidden,
-                    .stride = l->hidden,
-                    .weight = m->final_norm,
-                    .eps = l->rms_eps};
+    pvl_operand x = {.n = rows, .k = l->hidden};
+    x.input = (pvl_input){.source = PVL_SRC_RMS_NORM,
+                          .x = step->rows + from * l->hidden,
+                          .stride = l->hidden,
+                          .weight = m->final_norm,
+                          .eps = l->rms_eps};
     if (run->probe) {
         /* gate_up is free by now; 2 ffn >= hidden is checked with the configuration. */
-        pvl_apply(&b.compute, b.gate_up, l->hidden, &in, rows, l->hidden);
+        pvl_apply(&b.compute, b.gate_up, l->hidden, &x.input, rows, l->hidden);
         pvl_run_probe(run, "norm", -1, b.gate_up, rows, l->hidden);
     }
-    pvl_act_prepare(&b.compute, &act, &in, rows, l->hidden, m->head.w.form);
-    linear(&b.compute, step->logits, l->vocabulary, &act, &m->head, false);
+    pvl_linear_apply(&b.compute, step->logits, l->vocabulary, &x, &m->head, plain);
     PVL_TRY(pvl_run_check(run, err));
     pvl_run_probe(run, "logits", -1, step->logits, rows, l->vocabulary);
     return PVL_OK;

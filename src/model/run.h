@@ -46,4 +46,33 @@ static inline void pvl_run_probe(const pvl_run *run, const char *stage, int laye
         run->probe(run->probe_ctx, stage, layer, x, rows, cols);
 }
 
+/* A prepared operand and what it is prepared from: products over weights of several forms (files
+ * mix them) share it where they can. */
+typedef struct pvl_operand {
+    pvl_input input;
+    size_t n, k;
+    pvl_act act;
+    bool ready;
+} pvl_operand;
+
+/* Scratch for n rows of k columns in whatever form the weights of this model may ask for. */
+static inline size_t pvl_operand_bytes(const pvl_model *m, size_t n, size_t k) {
+    if (pvl_form_for(PVL_DTYPE_F16, k, m->f32) == PVL_FORM_F32)
+        return pvl_act_bytes(n, k, PVL_FORM_F32);
+    size_t q8 = pvl_act_bytes(n, k, PVL_FORM_Q8), q4 = pvl_act_bytes(n, k, PVL_FORM_Q4);
+    return q8 > q4 ? q8 : q4;
+}
+
+/* y = act(x W^T + bias), as pvl_matmul; prepares x first when it is not, or not in the form that W
+ * needs. */
+static inline void pvl_linear_apply(const pvl_compute *c, float *y, size_t y_stride, pvl_operand *x,
+                                    const pvl_linear *w, pvl_epilogue e) {
+    if (!x->ready || x->act.form != w->w.form) {
+        pvl_act_prepare(c, &x->act, &x->input, x->n, x->k, w->w.form);
+        x->ready = true;
+    }
+    e.bias = w->bias;
+    pvl_matmul(c, y, y_stride, &x->act, &w->w, &e);
+}
+
 #endif

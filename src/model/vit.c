@@ -25,15 +25,12 @@ static void lay_out(struct buffers *b, pvl_carve *carve, const pvl_model *m, int
     const pvl_vit_config *v = &m->vit;
     size_t patches = v->grid * v->grid, rows = patches + 1,
            patch_len = 3 * v->patch_size * v->patch_size;
-    const pvl_vit_block *first = &m->vit_blocks[0];
-    pvl_form form = first->up.w.form;
-
     size_t scratch = pvl_attention_scratch((size_t)members, v->heads, v->head_dim);
-    scratch = max_size(scratch, pvl_act_bytes(patches, patch_len, m->patch.w.form));
-    scratch = max_size(scratch, pvl_act_bytes(rows, v->hidden, form));
-    scratch = max_size(scratch, pvl_act_bytes(rows, v->ffn, first->down.w.form));
-    scratch = max_size(scratch, pvl_act_bytes(v->tokens, 4 * v->hidden, m->mm1.w.form));
-    scratch = max_size(scratch, pvl_act_bytes(v->tokens, v->projection, m->mm3.w.form));
+    scratch = max_size(scratch, pvl_operand_bytes(m, patches, patch_len));
+    scratch = max_size(scratch, pvl_operand_bytes(m, rows, v->hidden));
+    scratch = max_size(scratch, pvl_operand_bytes(m, rows, v->ffn));
+    scratch = max_size(scratch, pvl_operand_bytes(m, v->tokens, 4 * v->hidden));
+    scratch = max_size(scratch, pvl_operand_bytes(m, v->tokens, v->projection));
     b->compute.scratch = pvl_carve_take(carve, scratch, 1);
     b->compute.scratch_bytes = scratch;
 
@@ -75,32 +72,24 @@ static void unfold(float *patches, const float *pixels, const pvl_vit_config *v)
     }
 }
 
-static void linear(const pvl_compute *c, float *y, size_t stride, const pvl_act *act,
-                   const pvl_linear *w, pvl_epilogue e) {
-    e.bias = w->bias;
-    pvl_matmul(c, y, stride, act, &w->w, &e);
-}
-
 static void block(const struct buffers *b, const pvl_model *m, const pvl_vit_block *w) {
     const pvl_vit_config *v = &m->vit;
     const pvl_compute *c = &b->compute;
     size_t rows = v->grid * v->grid + 1, d = v->hidden;
-    pvl_act act;
 
-    pvl_input in = {.source = PVL_SRC_LAYER_NORM,
-                    .x = b->tokens,
-                    .stride = d,
-                    .weight = w->ln1_w,
-                    .bias = w->ln1_b,
-                    .eps = v->eps};
+    pvl_operand x = {.n = rows, .k = d};
+    x.input = (pvl_input){.source = PVL_SRC_LAYER_NORM,
+                          .x = b->tokens,
+                          .stride = d,
+                          .weight = w->ln1_w,
+                          .bias = w->ln1_b,
+                          .eps = v->eps};
     if (w->qkv.w.rows) {
-        pvl_act_prepare(c, &act, &in, rows, d, w->qkv.w.form);
-        linear(c, b->qkv, 3 * d, &act, &w->qkv, (pvl_epilogue){0});
+        pvl_linear_apply(c, b->qkv, 3 * d, &x, &w->qkv, (pvl_epilogue){0});
     } else {
-        pvl_act_prepare(c, &act, &in, rows, d, w->q.w.form);
-        linear(c, b->qkv, 3 * d, &act, &w->q, (pvl_epilogue){0});
-        linear(c, b->qkv + d, 3 * d, &act, &w->k, (pvl_epilogue){0});
-        linear(c, b->qkv + 2 * d, 3 * d, &act, &w->v, (pvl_epilogue){0});
+        pvl_linear_apply(c, b->qkv, 3 * d, &x, &w->q, (pvl_epilogue){0});
+        pvl_linear_apply(c, b->qkv + d, 3 * d, &x, &w->k, (pvl_epilogue){0});
+        pvl_linear_apply(c, b->qkv + 2 * d, 3 * d, &x, &w->v, (pvl_epilogue){0});
     }
     pvl_kv_store(c, &b->kv, 0, rows, b->qkv + d, b->qkv + 2 * d, 3 * d);
     pvl_attention_args attention = {.q = b->qkv,
@@ -110,21 +99,20 @@ static void block(const struct buffers *b, const pvl_model *m, const pvl_vit_blo
                                     .positions = rows,
                                     .scale = 1.0f / sqrtf((float)v->head_dim)};
     pvl_attention(c, b->mixed, d, &attention, rows);
-    in = (pvl_input){.source = PVL_SRC_PLAIN, .x = b->mixed, .stride = d};
-    pvl_act_prepare(c, &act, &in, rows, d, w->out.w.form);
-    linear(c, b->tokens, d, &act, &w->out, (pvl_epilogue){.add = true, .scale = w->ls1});
+    x = (pvl_operand){.input = {.x = b->mixed, .stride = d}, .n = rows, .k = d};
+    pvl_linear_apply(c, b->tokens, d, &x, &w->out, (pvl_epilogue){.add = true, .scale = w->ls1});
 
-    in = (pvl_input){.source = PVL_SRC_LAYER_NORM,
-                     .x = b->tokens,
-                     .stride = d,
-                     .weight = w->ln2_w,
-                     .bias = w->ln2_b,
-                     .eps = v->eps};
-    pvl_act_prepare(c, &act, &in, rows, d, w->up.w.form);
-    linear(c, b->wide, v->ffn, &act, &w->up, (pvl_epilogue){.activation = PVL_ACT_GELU_ERF});
-    in = (pvl_input){.source = PVL_SRC_PLAIN, .x = b->wide, .stride = v->ffn};
-    pvl_act_prepare(c, &act, &in, rows, v->ffn, w->down.w.form);
-    linear(c, b->tokens, d, &act, &w->down, (pvl_epilogue){.add = true, .scale = w->ls2});
+    x = (pvl_operand){.n = rows, .k = d};
+    x.input = (pvl_input){.source = PVL_SRC_LAYER_NORM,
+                          .x = b->tokens,
+                          .stride = d,
+                          .weight = w->ln2_w,
+                          .bias = w->ln2_b,
+                          .eps = v->eps};
+    pvl_linear_apply(c, b->wide, v->ffn, &x, &w->up,
+                     (pvl_epilogue){.activation = PVL_ACT_GELU_ERF});
+    x = (pvl_operand){.input = {.x = b->wide, .stride = v->ffn}, .n = rows, .k = v->ffn};
+    pvl_linear_apply(c, b->tokens, d, &x, &w->down, (pvl_epilogue){.add = true, .scale = w->ls2});
 }
 
 static void embed_patches(const struct buffers *b, const pvl_model *m, const float *pixels) {
@@ -135,10 +123,8 @@ static void embed_patches(const struct buffers *b, const pvl_model *m, const flo
     memcpy(b->tokens, m->positions, (patches + 1) * d * sizeof *b->tokens);
     for (size_t i = 0; i < d; i++)
         b->tokens[i] += m->class_embedding[i];
-    pvl_act act;
-    pvl_input in = {.source = PVL_SRC_PLAIN, .x = b->wide, .stride = len};
-    pvl_act_prepare(&b->compute, &act, &in, patches, len, m->patch.w.form);
-    linear(&b->compute, b->tokens + d, d, &act, &m->patch, (pvl_epilogue){.add = true});
+    pvl_operand x = {.input = {.x = b->wide, .stride = len}, .n = patches, .k = len};
+    pvl_linear_apply(&b->compute, b->tokens + d, d, &x, &m->patch, (pvl_epilogue){.add = true});
 }
 
 /* out[y][x][(2dy+dx)D + c] = grid[2y+dy][2x+dx][c] */
@@ -157,19 +143,18 @@ static void shuffle(float *out, const float *grid, const pvl_vit_config *v) {
 static void project(const struct buffers *b, const pvl_model *m, float *out) {
     const pvl_vit_config *v = &m->vit;
     size_t wide = 4 * v->hidden;
-    pvl_act act;
-    pvl_input in = {.source = PVL_SRC_LAYER_NORM,
-                    .x = b->wide,
-                    .stride = wide,
-                    .weight = m->mm_norm_w,
-                    .bias = m->mm_norm_b,
-                    .eps = projector_eps};
-    pvl_act_prepare(&b->compute, &act, &in, v->tokens, wide, m->mm1.w.form);
-    linear(&b->compute, b->narrow, v->projection, &act, &m->mm1,
-           (pvl_epilogue){.activation = PVL_ACT_GELU_ERF});
-    in = (pvl_input){.source = PVL_SRC_PLAIN, .x = b->narrow, .stride = v->projection};
-    pvl_act_prepare(&b->compute, &act, &in, v->tokens, v->projection, m->mm3.w.form);
-    linear(&b->compute, out, v->projection, &act, &m->mm3, (pvl_epilogue){0});
+    pvl_operand x = {.n = v->tokens, .k = wide};
+    x.input = (pvl_input){.source = PVL_SRC_LAYER_NORM,
+                          .x = b->wide,
+                          .stride = wide,
+                          .weight = m->mm_norm_w,
+                          .bias = m->mm_norm_b,
+                          .eps = projector_eps};
+    pvl_linear_apply(&b->compute, b->narrow, v->projection, &x, &m->mm1,
+                     (pvl_epilogue){.activation = PVL_ACT_GELU_ERF});
+    x = (pvl_operand){
+        .input = {.x = b->narrow, .stride = v->projection}, .n = v->tokens, .k = v->projection};
+    pvl_linear_apply(&b->compute, out, v->projection, &x, &m->mm3, (pvl_epilogue){0});
 }
 
 pvl_status pvl_vit_encode(const pvl_run *run, const pvl_model *m, float *out, const float *pixels,
