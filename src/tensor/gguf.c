@@ -68,19 +68,14 @@ static pvl_status string_at(walk *w, size_t at, size_t longest, const char *what
 }
 
 static pvl_status walk_fixed(walk *w, bool *more, pvl_error *err) {
-    size_t there = w->size < 4 ? w->size : 4;
-    if (memcmp(w->data, "GGUF", there) != 0) {
-        char seen[16] = "";
-        for (size_t i = 0; i < there; i++) {
-            static const char hex[] = "0123456789ABCDEF";
-            seen[3 * i] = hex[w->data[i] >> 4];
-            seen[3 * i + 1] = hex[w->data[i] & 15];
-            seen[3 * i + 2] = i + 1 < there ? ' ' : '\0';
-        }
+    PVL_TRY(need(w, 4, more, err));
+    if (*more)
+        return PVL_OK;
+    if (memcmp(w->data, "GGUF", 4) != 0) {
         return pvl_fail(err, PVL_E_FORMAT,
-                        "%s is not a GGUF file: it begins with the bytes %s, expected 47 47 55 46 "
-                        "(\"GGUF\").",
-                        w->file, seen);
+                        "%s is not a GGUF file: it begins with the bytes %02X %02X %02X %02X, "
+                        "expected 47 47 55 46 (\"GGUF\").",
+                        w->file, w->data[0], w->data[1], w->data[2], w->data[3]);
     }
     if (w->size >= 8) {
         uint32_t version = pvl_load_u32(w->data + 4);
