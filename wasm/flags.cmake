@@ -84,6 +84,7 @@ foreach(variant ${PVL_VARIANTS})
       "-sEXPORTED_FUNCTIONS=@${CMAKE_BINARY_DIR}/exports.rsp")
     set_target_properties(${module} PROPERTIES SUFFIX .mjs
       RUNTIME_OUTPUT_DIRECTORY "${PVL_WEB_OUT}" LINK_DEPENDS "${CMAKE_BINARY_DIR}/exports.rsp")
+    add_dependencies(modules ${module})
   endif()
 
   if(PVL_TESTS)
@@ -92,6 +93,7 @@ foreach(variant ${PVL_VARIANTS})
       get_filename_component(name ${source} NAME_WE)
       pvl_program(${name}_${variant} SOURCES ${source} LIBRARIES ${library})
       target_link_options(${name}_${variant} PRIVATE ${PVL_WASM_TEST_LINK})
+      add_dependencies(c_tests ${name}_${variant})
       # .cjs: package.json declares .js files to be ES modules, which this glue is not.
       set_target_properties(${name}_${variant} PROPERTIES OUTPUT_NAME ${name} SUFFIX .cjs
         RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests-${variant}")

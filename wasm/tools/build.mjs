@@ -1,0 +1,104 @@
+// Builds what is asked for, each in its own folder under build/, and only what changed.
+//
+//   node wasm/tools/build.mjs [page | native | asan | tests]...     (default: page native)
+//
+//   page    the two WebAssembly modules in web/wasm and the vendored scripts in web/vendor
+//   native  the command line tool and the benchmarks, for this machine's processor: build/native
+//   asan    the C tests under AddressSanitizer and UBSan: build/asan
+//   tests   the C tests as WebAssembly, once per module: build/wasm
+import { copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { Trouble, isMain, main, newest, root, run, say, step } from './shell.mjs';
+import { setup } from './setup.mjs';
+
+/** @typedef {'page' | 'native' | 'asan' | 'tests'} Part */
+/** @typedef {import('./setup.mjs').Tools} Tools */
+
+const FOLDERS = { page: 'wasm', tests: 'wasm', native: 'native', asan: 'asan' };
+const TARGETS = { page: 'modules', tests: 'c_tests', native: 'programs', asan: 'c_tests' };
+const NAMES = {
+  page: 'the WebAssembly modules',
+  tests: 'the C tests as WebAssembly',
+  native: 'the command line tool and benchmarks',
+  asan: 'the C tests with sanitizers',
+};
+
+/** The folder of a part's build. */
+export const buildFolder = (/** @type {Part} */ part) => join(root, 'build', FOLDERS[part]);
+
+/** What a build folder was configured with, so that another compiler starts it afresh. */
+function options(/** @type {Part} */ part, /** @type {Tools} */ tools) {
+  const common = ['-G', 'Ninja'];
+  if (tools.include) common.push(`-DPVL_INCLUDE=${tools.include}`);
+  if (part === 'native') return [...common, '-DPVL_NATIVE=ON', '-DPVL_TESTS=OFF'];
+  if (part === 'asan') {
+    return [...common, '-DPVL_SANITIZE=ON', '-DPVL_BENCH=OFF', '-DCMAKE_BUILD_TYPE=RelWithDebInfo'];
+  }
+  return common;
+}
+
+async function configure(/** @type {Part} */ part, /** @type {Tools} */ tools) {
+  const folder = buildFolder(part);
+  const wasm = FOLDERS[part] === 'wasm';
+  const args = ['-S', root, '-B', folder, ...options(part, tools)];
+  const command = wasm ? [tools.emcmake, tools.cmake, ...args] : [tools.cmake, ...args];
+  const stamp = join(folder, 'pocketvl-configured');
+  const key = command.join(' ');
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === key) return;
+  rmSync(folder, { recursive: true, force: true });
+  await run(command[0], command.slice(1), { what: 'Configuring the build (CMake)' });
+  writeFileSync(stamp, key);
+}
+
+/** Scripts of other people that the page loads: copied from their packages, no bundler needed. */
+function vendor() {
+  const folder = join(root, 'web', 'vendor');
+  mkdirSync(folder, { recursive: true });
+  const from = join(root, 'node_modules', 'idb');
+  const to = join(folder, 'idb.js');
+  if (newest([to]) < newest([join(from, 'build', 'index.js')])) {
+    copyFileSync(join(from, 'build', 'index.js'), to);
+    copyFileSync(join(from, 'LICENSE'), join(folder, 'idb.LICENSE'));
+    copyFileSync(join(from, 'build', 'entry.d.ts'), join(folder, 'idb.d.ts'));
+    for (const name of readdirSync(join(from, 'build')).filter((file) => file.endsWith('.d.ts'))) {
+      copyFileSync(join(from, 'build', name), join(folder, name === 'index.d.ts' ? 'idb.d.ts' : name));
+    }
+  }
+}
+
+/**
+ * Builds the parts.
+ * @param {Part[]} parts
+ * @param {Tools} tools from `setup`
+ */
+export async function build(parts, tools) {
+  for (const part of parts) {
+    if (part === 'page') vendor();
+    await step(`Building ${NAMES[part]}`, async () => {
+      await configure(part, tools);
+      const jobs = String(availableParallelism());
+      const args = ['--build', buildFolder(part), '--target', TARGETS[part], '-j', jobs];
+      await run(tools.cmake, args, { what: `Building ${NAMES[part]}` });
+    });
+    if (part === 'page' && !existsSync(join(root, 'web', 'wasm', 'pocketvl-simd.wasm'))) {
+      throw new Trouble('The build made no web/wasm/pocketvl-simd.wasm: is wasm/exports.txt there?');
+    }
+  }
+}
+
+if (isMain(import.meta.url)) {
+  await main(async () => {
+    const named = /** @type {Part[]} */ (process.argv.slice(2));
+    for (const part of named) {
+      if (!(part in FOLDERS)) throw new Trouble(`There is no part "${part}": page, native, asan, tests.`);
+    }
+    /** @type {Part[]} */
+    const parts = named.length ? named : ['page', 'native'];
+    const wasm = parts.some((part) => FOLDERS[part] === 'wasm');
+    const native = parts.some((part) => FOLDERS[part] !== 'wasm');
+    const tools = await setup([...(wasm ? ['page'] : []), ...(native ? ['native'] : [])]);
+    await build(parts, tools);
+    say('[pocketvl] Next: npm start, or npm test.');
+  });
+}
