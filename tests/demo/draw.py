@@ -129,13 +129,13 @@ def side(rng, heldout, lo=200, hi=640):
 
 
 def size_of(rng, heldout, loose):
-    """Natural width and height; loose lets banners through, otherwise 0.71 .. 1.4."""
+    """Natural width and height; loose lets banners of 0.65 .. 2 through, otherwise 0.71 .. 1.4."""
     if not heldout and rng.random() < 0.25:
         return rng.choice([(640, 480), (480, 640), (224, 224), (400, 300), (300, 400), (448, 448)])
     while True:
         w, h = side(rng, heldout), side(rng, heldout)
         r = w / h
-        if (1 / 2.3 if loose else 1 / 1.4) <= r <= (2.3 if loose else 1.4):
+        if (0.65 if loose else 1 / 1.4) <= r <= (2.0 if loose else 1.4):
             return w, h
 
 
@@ -364,11 +364,10 @@ def text_scene(rng, heldout, text=None):
     path = rng.choice(HELD_FONTS if heldout else TRAIN_FONTS)
     unit = font(path, 100)
     extent = unit.getbbox(text)
-    # Size: each character at least about 13 and at most 75 of the 224 columns the model sees.
+    # Size: each character at least about 17 and at most 64 of the 224 columns the model sees.
     per = (extent[2] - extent[0]) / len(text)
-    narrow = min(unit.getlength(c) for c in text)
-    lo = max(100 * 13.5 * w / 224 / per, 100 * 22 * h / 224 / 72)
-    hi = min(100 * 0.92 * w / (extent[2] - extent[0]), 100 * 0.85 * h / max(60, extent[3] - extent[1]), 100 * 90 * w / 224 / per)
+    lo = max(100 * 17 * w / 224 / per, 100 * 22 * h / 224 / 72)
+    hi = min(100 * 0.92 * w / (extent[2] - extent[0]), 100 * 0.85 * h / max(60, extent[3] - extent[1]), 100 * 64 * w / 224 / per)
     size = int(max(lo, lo + (hi - lo) * rng.random() ** 1.2))
     size = max(10, min(size, int(hi)))
     f = font(path, size)
@@ -376,12 +375,12 @@ def text_scene(rng, heldout, text=None):
     if rng.random() < 0.18:  # a sign: text on a coloured panel
         panel = pick_colours(rng, base, 1, heldout, 60)[0]
     ground = panel[1] if panel else base
-    ink = pick_colours(rng, ground, 1, heldout, 230, ["black"] if rng.random() < 0.45 and sum(ground) > 330 else None)[0]
+    ink = pick_colours(rng, ground, 1, heldout, 270, ["black"] if rng.random() < 0.45 and sum(ground) > 330 else None)[0]
     x1, y1, x2, y2 = f.getbbox(text)
     tw, th = x2 - x1, y2 - y1
     ox = rng.uniform(0.02 * w, max(0.021 * w, 0.98 * w - tw)) - x1
     oy = rng.uniform(0.04 * h, max(0.041 * h, 0.96 * h - th)) - y1
-    angle = rng.uniform(-7, 7) if rng.random() < 0.4 else 0.0
+    angle = rng.uniform(-5, 5) if rng.random() < 0.3 else 0.0
     mask = Image.new("L", (w, h), 0)
     ImageDraw.Draw(mask).text((ox, oy), text, font=f, fill=255)
     boxes, pen = [], ox
@@ -493,7 +492,7 @@ def spoil(rng, img):
 
 def draw(rng, heldout=False, kind=None):
     u = rng.random()
-    kind = kind or ("shapes" if u < 0.50 else "text" if u < 0.80 else "chart")
+    kind = kind or ("shapes" if u < 0.42 else "text" if u < 0.82 else "chart")
     img, scene = {"shapes": shapes_scene, "text": text_scene, "chart": chart_scene}[kind](rng, heldout)
     if not scene.get("objs", True):
         return draw(rng, heldout, kind)

@@ -47,8 +47,30 @@ SCOPE_ZH = [
 HELLO_EN = ["Hello", "Hello!", "Hi", "Hi!", "Hey", "Good morning", "Good evening", "Hello there", "hello", "hi"]
 HELLO_ZH = ["你好", "你好！", "您好", "早上好", "嗨", "大家好", "晚上好"]
 
-# Wordings that training never uses; held-out questions take them half of the time where there are some.
-HELD_SCOPE = ["Who is the president?", "What is the largest ocean?", "Write a story.", "世界上最高的山是什么？", "写一个故事。"]
+# Wordings that only the held-out set has: a quarter of its questions out of scope.
+HELD_SCOPE = ["Who is the president?", "What is the largest ocean?", "Write a story.", "世界上最高的山是什么？", "写一个故事。",
+              "When did the war end?", "Who wrote this book?", "这本书是谁写的？"]  # fmt: skip
+
+TOPICS_EN = """song film team king queen teacher doctor moon sun sea mountain city river company game book house train
+phone computer recipe law bank hotel airport language church army tree bird fish horse history money""".split()
+PLACES_EN = "Spain Italy China Japan India Brazil Canada Egypt Kenya Peru Norway Poland Turkey Mexico Greece Cuba".split()
+TOPICS_ZH = "歌曲 电影 球队 国王 老师 医生 月亮 太阳 大海 城市 河流 公司 游戏 手机 电脑 菜谱 法律 银行 酒店 语言 历史".split()
+PLACES_ZH = "西班牙 意大利 中国 日本 印度 巴西 加拿大 埃及 秘鲁 挪威 波兰 墨西哥 希腊".split()
+
+
+def off_topic(rng, zh):
+    """A question that the model cannot know anything about."""
+    if rng.random() < 0.4:
+        return rng.choice(SCOPE_ZH if zh else SCOPE_EN)
+    if zh:
+        t, p = rng.choice(TOPICS_ZH), rng.choice(PLACES_ZH)
+        return rng.choice([f"谁发明了{t}？", f"{p}的首都是哪里？", f"给我讲讲{t}。", f"谁是{p}的总统？", f"写一篇关于{t}的文章。", f"最好的{t}是什么？",
+                           f"{p}有多少人？", f"{t}是谁的？", f"为什么{t}很重要？", f"{p}最高的山是什么？", f"怎么去{p}？", f"推荐一个{t}。"])  # fmt: skip
+    t, p = rng.choice(TOPICS_EN), rng.choice(PLACES_EN)
+    return rng.choice([f"Who made the {t}?", f"What is the capital of {p}?", f"Tell me about the {t}.", f"Who is the president of {p}?",
+                       f"Write a letter about the {t}.", f"What is the best {t}?", f"How many people live in {p}?", f"Who owns the {t}?",
+                       f"Why is the {t} important?", f"What is the oldest {t} in {p}?", f"How do I get to {p}?", f"When did the {t} begin?",
+                       f"Who found {p}?", f"Is the {t} expensive?", f"Write a song about {p}.", f"What is the history of the {t}?"])  # fmt: skip
 
 
 def a(phrase):
@@ -386,8 +408,8 @@ def scope(rng, scene, zh, held=False):
     """What the model does not know, and what is not in the picture."""
     form = rng.random()
     if form < 0.4 or held:
-        q = rng.choice([s for s in HELD_SCOPE if (s[0] > "z") == bool(zh)]) if held else rng.choice(SCOPE_ZH if zh else SCOPE_EN)
-        return one("scope", zh, q, HONEST[zh])
+        q = rng.choice([s for s in HELD_SCOPE if (s[0] > "z") == bool(zh)]) if held else off_topic(rng, zh)
+        return one("scope", zh, q, HONEST[zh], must=["小型演示模型" if zh else "small demonstration model"])
     if form < 0.5:
         return one("scope", zh, rng.choice(HELLO_ZH if zh else HELLO_EN), HELLO[zh])
     if scene["type"] == "text":
@@ -438,4 +460,4 @@ def chat(rng):
     zh = int(rng.random() < 0.45)
     if rng.random() < 0.5:
         return one("chat", zh, rng.choice(HELLO_ZH if zh else HELLO_EN), HELLO[zh])
-    return one("chat", zh, rng.choice(SCOPE_ZH if zh else SCOPE_EN), HONEST[zh])
+    return one("chat", zh, off_topic(rng, zh), HONEST[zh])

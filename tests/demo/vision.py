@@ -20,7 +20,7 @@ WEIGHT = {"cls": 1.0, "col": 1.0, "ch": 2.0, "idx": 1.0, "ctr": 0.5, "all": 0.3,
 
 def normalise(pix, generator=None):
     """uint8 [B, S, S, 3] -> normalised float [B, 3, S, S]; with a generator, light and noise vary."""
-    x = torch.from_numpy(pix).permute(0, 3, 1, 2).float().div_(255)
+    x = torch.tensor(pix).permute(0, 3, 1, 2).float().div_(255)
     if generator is not None:
         b = x.shape[0]
 
