@@ -34,10 +34,10 @@
 #include "text/buffer.h"
 
 enum {
-    PVL_TOKENIZER_MAX_TOKENS = 1 << 20,       /* entries of a vocabulary */
+    PVL_TOKENIZER_MAX_TOKENS = (1 << 20) - 1, /* entries of a vocabulary */
     PVL_TOKENIZER_MAX_MERGES = (1 << 24) - 1, /* merges */
     PVL_TOKENIZER_MAX_TOKEN_BYTES = 65535,    /* spelling of one token */
-    PVL_TOKENIZER_MAX_TEXT = 16 * 1024 * 1024 /* bytes of one call's text */
+    PVL_TOKENIZER_MAX_TEXT = 4 * 1024 * 1024  /* bytes of one call's text */
 };
 
 typedef enum pvl_tokenizer_kind {
@@ -159,8 +159,9 @@ typedef struct pvl_decoder {
     unsigned char pending[4]; /* an unfinished character */
     unsigned char pending_bytes;
     unsigned char matched[PVL_CLEAN_UP_STAGES]; /* bytes of its pattern each clean-up stage holds */
-    bool started;  /* something was shown, or the first token has passed */
-    size_t spaces; /* bytes of held white space, at `held` */
+    bool started;                               /* a first character has passed */
+    bool shown;                                 /* with STRIP: one that is not white space */
+    unsigned char held_bytes;                   /* with STRIP: white space that may be the end */
     unsigned char held[64];
 } pvl_decoder;
 
