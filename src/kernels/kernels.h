@@ -41,8 +41,9 @@ typedef struct pvl_compute {
 /* Forms that a weight matrix takes in memory, whatever the file's type. */
 typedef enum pvl_form {
     PVL_FORM_F32, /* exact, for checking */
-    PVL_FORM_Q8,  /* 8-bit, scales per block */
-    PVL_FORM_Q4   /* 4-bit (Q4_0 exactly; Q4_1, Q4_K with a minimum; IQ4_NL by table or as Q8), unpacked in registers */
+    PVL_FORM_Q8,  /* 8-bit, scales per block of 32: what the 8-bit and the other quantized types become */
+    PVL_FORM_Q8W, /* 8-bit, scales per block of 64: F32, F16 and BF16 matrices, rounded once when packed */
+    PVL_FORM_Q4   /* 4-bit, unpacked in registers: Q4_0 exactly, Q4_1 and Q4_K with a minimum */
 } pvl_form;
 
 /* The form for a matrix of `file_type` with `cols` columns: F32 when f32 is asked for or cols does not divide by 32. */
