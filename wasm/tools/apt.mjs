@@ -5,7 +5,15 @@
 //   lists, own cache, the machine's own mirror and keys), dpkg-deb unpacks into a folder of the
 //   user. No maintainer script runs and the system's apt sources, lists and packages stay as they are.
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { Trouble, cache, capture, run, which } from './shell.mjs';
 
@@ -95,7 +103,10 @@ export async function installPackages(packages) {
   if (first.status === 0) return;
   const update = [...apt, 'update', '-q', '-o', 'DPkg::Lock::Timeout=600'];
   await run(update[0], update.slice(1), { cwd: '/', what: 'apt-get update' });
-  await run(install[0], install.slice(1), { cwd: '/', what: `apt-get install ${packages.join(' ')}` });
+  await run(install[0], install.slice(1), {
+    cwd: '/',
+    what: `apt-get install ${packages.join(' ')}`,
+  });
 }
 
 /**

@@ -6,7 +6,15 @@
 //   native  the command line tool and the benchmarks, for this machine's processor: build/native
 //   asan    the C tests under AddressSanitizer and UBSan: build/asan
 //   tests   the C tests as WebAssembly, once per module: build/wasm
-import { copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { Trouble, isMain, main, newest, root, run, say, step } from './shell.mjs';
@@ -60,9 +68,11 @@ function vendor() {
   if (newest([to]) < newest([join(from, 'build', 'index.js')])) {
     copyFileSync(join(from, 'build', 'index.js'), to);
     copyFileSync(join(from, 'LICENSE'), join(folder, 'idb.LICENSE'));
-    copyFileSync(join(from, 'build', 'entry.d.ts'), join(folder, 'idb.d.ts'));
     for (const name of readdirSync(join(from, 'build')).filter((file) => file.endsWith('.d.ts'))) {
-      copyFileSync(join(from, 'build', name), join(folder, name === 'index.d.ts' ? 'idb.d.ts' : name));
+      copyFileSync(
+        join(from, 'build', name),
+        join(folder, name === 'index.d.ts' ? 'idb.d.ts' : name),
+      );
     }
   }
 }
@@ -82,7 +92,9 @@ export async function build(parts, tools) {
       await run(tools.cmake, args, { what: `Building ${NAMES[part]}` });
     });
     if (part === 'page' && !existsSync(join(root, 'web', 'wasm', 'pocketvl-simd.wasm'))) {
-      throw new Trouble('The build made no web/wasm/pocketvl-simd.wasm: is wasm/exports.txt there?');
+      throw new Trouble(
+        'The build made no web/wasm/pocketvl-simd.wasm: is wasm/exports.txt there?',
+      );
     }
   }
 }
@@ -91,14 +103,18 @@ if (isMain(import.meta.url)) {
   await main(async () => {
     const named = /** @type {Part[]} */ (process.argv.slice(2));
     for (const part of named) {
-      if (!(part in FOLDERS)) throw new Trouble(`There is no part "${part}": page, native, asan, tests.`);
+      if (!(part in FOLDERS))
+        throw new Trouble(`There is no part "${part}": page, native, asan, tests.`);
     }
     /** @type {Part[]} */
     const parts = named.length ? named : ['page', 'native'];
     const wasm = parts.some((part) => FOLDERS[part] === 'wasm');
     const native = parts.some((part) => FOLDERS[part] !== 'wasm');
-    const tools = await setup([...(wasm ? ['page'] : []), ...(native ? ['native'] : [])]);
-    await build(parts, tools);
+    /** @type {import('./setup.mjs').Purpose[]} */
+    const purposes = [];
+    if (wasm) purposes.push('page');
+    if (native) purposes.push('native');
+    await build(parts, await setup(purposes));
     say('[pocketvl] Next: npm start, or npm test.');
   });
 }

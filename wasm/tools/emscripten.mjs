@@ -4,7 +4,17 @@
 // Debian 12 carries 3.1.6, which neither runs under Node.js 20 nor knows relaxed SIMD; Debian 13 carries
 // 3.1.69. Its programs want a newer C library than Debian 12 has, so each is started
 // through the loader that came with it. No root, no container, no mount.
-import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { architecture, debianMirror, hasApt, unpackPackages } from './apt.mjs';
 import { Trouble, cache, cacheBin, capture, step, which } from './shell.mjs';
@@ -19,7 +29,14 @@ const PACKAGES = ['emscripten', 'clang-format-19', 'clang-tidy-19', 'libclang-co
 /** Packages that would come along and are not used: Node.js is the one running this script. */
 const SATISFIED = [
   ...['nodejs', 'ccache', 'perl', 'binutils', 'llvm-19-runtime', 'dpkg', 'tar'],
-  ...['libobjc-14-dev', 'libstdc++-14-dev', 'libgcc-14-dev', 'libc6-dev', 'libc-dev', 'libclang-cpp1-19'],
+  ...[
+    'libobjc-14-dev',
+    'libstdc++-14-dev',
+    'libgcc-14-dev',
+    'libc6-dev',
+    'libc-dev',
+    'libclang-cpp1-19',
+  ],
 ];
 const EXCLUDE = [
   ...['./usr/share/doc', './usr/share/man', './usr/share/locale', './usr/share/lintian'],
@@ -65,7 +82,12 @@ function finish(/** @type {string} */ folder, /** @type {string} */ target) {
     writeFileSync(file, `#!/bin/sh\n${text}\n`);
     chmodSync(file, 0o755);
   };
-  const wrap = (/** @type {string} */ name, /** @type {string} */ program, extra = '', before = '') =>
+  const wrap = (
+    /** @type {string} */ name,
+    /** @type {string} */ program,
+    extra = '',
+    before = '',
+  ) =>
     script(
       join(bin, name),
       `${before}exec '${libraries}/${loader}' --argv0 "$0" --library-path '${libraries}' '${program}' ${extra} "$@"`,
@@ -131,8 +153,15 @@ export async function findEmscripten() {
     throw new Trouble(`Emscripten 3.1.58 or newer was not found on PATH: ${remedy}.`);
   }
   try {
-    await step('Emscripten: downloading 350 MB of Debian packages and unpacking 1 GB, about a minute', () =>
-      unpackPackages(home, PACKAGES, { suite: SUITE, satisfied: SATISFIED, exclude: EXCLUDE, finish }),
+    await step(
+      'Emscripten: downloading 350 MB of Debian packages and unpacking 1 GB, about a minute',
+      () =>
+        unpackPackages(home, PACKAGES, {
+          suite: SUITE,
+          satisfied: SATISFIED,
+          exclude: EXCLUDE,
+          finish,
+        }),
     );
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
@@ -152,7 +181,8 @@ function linkPrograms() {
   mkdirSync(cacheBin, { recursive: true });
   for (const name of ['emcc', 'em++', 'emar', 'emcmake', 'wasm-opt', 'wasm-dis', 'clang-format']) {
     rmSync(join(cacheBin, name), { force: true });
-    if (existsSync(join(home, 'bin', name))) symlinkSync(join(home, 'bin', name), join(cacheBin, name));
+    if (existsSync(join(home, 'bin', name)))
+      symlinkSync(join(home, 'bin', name), join(cacheBin, name));
   }
 }
 

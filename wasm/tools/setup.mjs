@@ -5,12 +5,32 @@
 //   node wasm/tools/setup.mjs [page | native | test]...     (default: test, which is everything)
 import { createHash } from 'node:crypto';
 import {
-  chmodSync, existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync,
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
 } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { basename, join } from 'node:path';
 import { architecture, hasApt, installPackages, mayInstall, unpackPackages } from './apt.mjs';
 import { findEmscripten } from './emscripten.mjs';
-import { Trouble, cache, cacheBin, capture, environment, isMain, main, root, run, say, step, which } from './shell.mjs';
+import {
+  Trouble,
+  cache,
+  cacheBin,
+  capture,
+  isMain,
+  main,
+  root,
+  run,
+  say,
+  step,
+  which,
+} from './shell.mjs';
 
 /** @typedef {'page' | 'native' | 'test'} Purpose */
 
@@ -126,7 +146,9 @@ function linkUnpacked() {
   }
   const browser = join(usr, 'lib/chromium/chromium');
   if (existsSync(browser)) {
-    const fonts = existsSync('/etc/fonts/fonts.conf') ? '' : `export FONTCONFIG_SYSROOT='${unpacked}'\n`;
+    const fonts = existsSync('/etc/fonts/fonts.conf')
+      ? ''
+      : `export FONTCONFIG_SYSROOT='${unpacked}'\n`;
     script('chromium', `'${browser}' --no-sandbox`, fonts);
   }
   const gcc = existsSync(join(usr, 'bin'))
@@ -173,7 +195,9 @@ async function systemPackages(purposes) {
   const remedy = `ask for it to be installed: apt-get install ${names.join(' ')}`;
   if (!hasApt()) {
     const what = missing.map((item) => item.what).join(', ');
-    throw new Trouble(`Not found on this machine: ${what}; please install it by hand and try again.`);
+    throw new Trouble(
+      `Not found on this machine: ${what}; please install it by hand and try again.`,
+    );
   }
   if (mayInstall()) {
     const chromium = names.includes('chromium') ? ', up to two minutes' : '';

@@ -115,8 +115,11 @@ export function say(/** @type {string} */ text) {
   process.stderr.write(`${text}\n`);
 }
 
+/** Work that ends sooner than this, in ms, is not worth a line. */
+const QUIET = 700;
+
 /**
- * Says what is being done, a sign of life every 10 s, and how long it took.
+ * Says what is being done where it takes a while, a sign of life every 10 s, and how long it took.
  * @template T
  * @param {string} what
  * @param {() => Promise<T>} work
@@ -124,13 +127,22 @@ export function say(/** @type {string} */ text) {
  */
 export async function step(what, work) {
   const start = Date.now();
-  say(`[pocketvl] ${what} ...`);
+  let said = false;
+  const speak = () => {
+    if (!said) say(`[pocketvl] ${what} ...`);
+    said = true;
+  };
+  const first = setTimeout(speak, QUIET);
   const life = setInterval(() => say(`[pocketvl]   still at it, ${seconds(start)}`), 10000);
   try {
     const result = await work();
-    say(`[pocketvl]   done in ${seconds(start)}`);
+    if (said) say(`[pocketvl]   done in ${seconds(start)}`);
     return result;
+  } catch (error) {
+    speak();
+    throw error;
   } finally {
+    clearTimeout(first);
     clearInterval(life);
   }
 }
@@ -159,3 +171,14 @@ export function isMain(/** @type {string} */ url) {
 export function newest(/** @type {string[]} */ files) {
   return Math.max(0, ...files.map((file) => (existsSync(file) ? statSync(file).mtimeMs : 0)));
 }
+
+/** A module with one relaxed instruction, to ask an engine whether it knows them. */
+const RELAXED = new Uint8Array([
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 15, 1, 13, 0, 65, 1, 253, 15,
+  65, 2, 253, 15, 253, 128, 2, 11,
+]);
+
+/** Flags with which this Node.js runs relaxed SIMD: 20 wants one, later ones do not. */
+export const relaxedFlags = WebAssembly.validate(RELAXED)
+  ? []
+  : ['--experimental-wasm-relaxed-simd'];

@@ -1,0 +1,350 @@
+// `npm test`: sets everything up, builds, runs every test, and ends with one line of counts.
+//
+//   npm test -- [SLICE]...     slices: see SLICES below; all when none is given; `npm test -- --list`
+//
+// Each test case of a C program, each test of node:test, each lint check and each accuracy gate
+// counts as one. What could not be built or started counts as failed, never as skipped.
+import { spawn } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join, relative } from 'node:path';
+import { belowGate, measure, table, GATE } from '../wasm/tools/accuracy.mjs';
+import { build, buildFolder } from '../wasm/tools/build.mjs';
+import { checks } from '../wasm/tools/lint.mjs';
+import { setup } from '../wasm/tools/setup.mjs';
+import { Trouble, environment, relaxedFlags, root, say } from '../wasm/tools/shell.mjs';
+
+/** Longest a C test program, and a file of JavaScript tests, may take, in ms. */
+const PROGRAM_LIMIT = 600_000;
+const SCRIPT_LIMIT = 900_000;
+
+/** @typedef {import('../wasm/tools/setup.mjs').Purpose} Purpose */
+/** @typedef {import('../wasm/tools/setup.mjs').Tools} Tools */
+/** @typedef {{passed: number, failed: number, skipped: number}} Counts */
+/** @typedef {{about: string, needs: Purpose[], run: (tools: Tools) => Promise<Counts>}} Slice */
+
+const none = () => ({ passed: 0, failed: 0, skipped: 0 });
+
+/** @type {string[]} what failed, to be named at the end */
+const failures = [];
+
+function fail(/** @type {string} */ name) {
+  failures.push(name);
+  return { passed: 0, failed: 1, skipped: 0 };
+}
+
+function add(/** @type {Counts} */ sum, /** @type {Counts} */ more) {
+  sum.passed += more.passed;
+  sum.failed += more.failed;
+  sum.skipped += more.skipped;
+}
+
+const took = (/** @type {number} */ start) => `${((Date.now() - start) / 1000).toFixed(1)} s`;
+
+/**
+ * Runs a program to its end and collects what it prints.
+ * @param {string} command
+ * @param {string[]} args
+ * @param {{env?: Record<string, string>, limit: number, show?: boolean}} options
+ * @returns {Promise<{code: number | null, why: string, output: string}>}
+ */
+function collect(command, args, options) {
+  return new Promise((done) => {
+    const child = spawn(command, args, {
+      cwd: root,
+      env: environment(options.env),
+      detached: true,
+    });
+    let output = '';
+    let why = '';
+    const clock = setTimeout(() => {
+      why = `ran longer than ${options.limit / 1000} s`;
+      try {
+        process.kill(-(child.pid || 0), 'SIGKILL'); // the program and what it started
+      } catch {
+        // it ended meanwhile
+      }
+    }, options.limit);
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding('utf8');
+      stream.on('data', (text) => {
+        output += text;
+        if (options.show) process.stdout.write(text);
+      });
+    }
+    child.on('error', (error) => {
+      clearTimeout(clock);
+      done({ code: null, why: error.message, output });
+    });
+    child.on('close', (code, signal) => {
+      clearTimeout(clock);
+      done({ code, why: why || (signal ? `ended by ${signal}` : `exit code ${code}`), output });
+    });
+  });
+}
+
+/**
+ * Runs one C test program and reads its closing line.
+ * @param {string} name
+ * @param {string} command
+ * @param {string[]} args
+ * @returns {Promise<Counts>}
+ */
+async function program(name, command, args) {
+  const start = Date.now();
+  const env = {
+    ASAN_OPTIONS: 'detect_leaks=1:allocator_may_return_null=1:detect_stack_use_after_return=1',
+    UBSAN_OPTIONS: 'print_stacktrace=1',
+  };
+  const { code, why, output } = await collect(command, args, { env, limit: PROGRAM_LIMIT });
+  const lines = output.trimEnd().split('\n');
+  const closing = lines
+    .map((line) => /^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$/.exec(line))
+    .filter(Boolean)
+    .pop();
+  const counts = closing
+    ? { passed: Number(closing[1]), failed: Number(closing[2]), skipped: Number(closing[3] || 0) }
+    : none();
+  // A program that stops half-way, or whose sanitizer complains after the last test, has failed too.
+  if (!closing || (code !== 0 && counts.failed === 0)) counts.failed++;
+  const good = counts.failed === 0;
+  if (good) {
+    console.log(`ok   ${name}: ${counts.passed} (${took(start)})`);
+    for (const line of lines) if (line.startsWith('skip ')) console.log(`     ${line}`);
+  } else {
+    failures.push(name);
+    console.log(`FAIL ${name}: ${why}`);
+    console.log(lines.map((line) => `     ${line}`).join('\n'));
+  }
+  return counts;
+}
+
+/**
+ * Runs work on a list, a few at a time.
+ * @template T
+ * @param {T[]} list
+ * @param {number} lanes
+ * @param {(item: T) => Promise<Counts>} work
+ */
+async function inLanes(list, lanes, work) {
+  const sum = none();
+  let next = 0;
+  const lane = async () => {
+    while (next < list.length) add(sum, await work(list[next++]));
+  };
+  await Promise.all(Array.from({ length: Math.max(1, lanes) }, lane));
+  return sum;
+}
+
+/** Names of the C test programs whose sources are in a folder of tests/. */
+function programsOf(/** @type {string} */ folder) {
+  const path = join(root, 'tests', folder);
+  if (!existsSync(path)) return [];
+  const sources = readdirSync(path).filter((name) => /^test_\w+\.c$/.test(name));
+  return sources.map((name) => name.replace('.c', '')).sort();
+}
+
+const C_FOLDERS = ['unit', 'kernels', 'model', 'faults'];
+
+/** A slice of C programs in the native sanitizer build. */
+function native(/** @type {string} */ folder, /** @type {string} */ about) {
+  return {
+    about: `${about}: C programs of tests/${folder} under AddressSanitizer and UBSan`,
+    needs: /** @type {Purpose[]} */ (['native']),
+    run: async (/** @type {Tools} */ tools) => {
+      await build(['asan'], tools);
+      return inLanes(programsOf(folder), availableParallelism(), (name) =>
+        program(`${folder}/${name}`, join(buildFolder('asan'), 'tests', name), []),
+      );
+    },
+  };
+}
+
+/**
+ * Runs the JavaScript tests of a folder, one file after the other: browsers want the machine for themselves.
+ * @param {string} folder
+ * @param {Tools} tools
+ */
+async function scripts(folder, tools) {
+  const path = join(root, 'tests', folder);
+  const names = existsSync(path)
+    ? readdirSync(path).filter((name) => name.endsWith('.test.mjs'))
+    : [];
+  const reports = join(root, 'build', 'reports');
+  mkdirSync(reports, { recursive: true });
+  return inLanes(names.sort(), 1, async (name) => {
+    const start = Date.now();
+    const report = join(reports, `${folder}-${name}.tap`);
+    rmSync(report, { force: true });
+    const args = [
+      ...relaxedFlags,
+      '--test',
+      '--test-reporter=spec',
+      '--test-reporter-destination=stdout',
+      '--test-reporter=tap',
+      `--test-reporter-destination=${report}`,
+      join(path, name),
+    ];
+    const env = /** @type {Record<string, string>} */ ({});
+    if (tools.chromium) env.CHROMIUM = tools.chromium;
+    const { code, why, output } = await collect(process.execPath, args, {
+      env,
+      limit: SCRIPT_LIMIT,
+    });
+    const tap = existsSync(report) ? readFileSync(report, 'utf8') : '';
+    const total = (/** @type {string} */ word) =>
+      Number([...tap.matchAll(new RegExp(`^# ${word} (\\d+)$`, 'gm'))].pop()?.[1] || 0);
+    const counts = {
+      passed: total('pass'),
+      failed: total('fail') + total('cancelled'),
+      skipped: total('skipped') + total('todo'),
+    };
+    if (counts.failed === 0 && (code !== 0 || counts.passed + counts.skipped === 0))
+      counts.failed++;
+    const label = relative(root, join(path, name));
+    if (counts.failed === 0) {
+      console.log(`ok   ${label}: ${counts.passed} (${took(start)})`);
+    } else {
+      failures.push(label);
+      console.log(`FAIL ${label}: ${counts.failed} failed, ${why} (${took(start)})`);
+      console.log(output.trimEnd().replace(/^/gm, '     '));
+    }
+    return counts;
+  });
+}
+
+/** @type {Record<string, Slice>} */
+const SLICES = {
+  lint: {
+    about: 'formatting, lint and types',
+    needs: ['page'],
+    run: async () => {
+      const sum = none();
+      for (const { name, skip, check } of checks()) {
+        const start = Date.now();
+        const problem = skip || check();
+        if (!problem) console.log(`ok   ${name} (${took(start)})`);
+        else console.log(`FAIL ${name}: ${problem}`);
+        add(sum, problem ? fail(name) : { passed: 1, failed: 0, skipped: 0 });
+      }
+      return sum;
+    },
+  },
+  unit: native('unit', 'base, tensor, text, image, engine parts'),
+  kernels: native('kernels', 'every kernel variant against scalar'),
+  model: native('model', 'parity with the reference, stage by stage'),
+  faults: native('faults', 'hostile files, failing allocations'),
+  wasm: {
+    about:
+      'the same C programs as WebAssembly under Node.js, relaxed and plain SIMD, and tests/wasm',
+    needs: ['page'],
+    run: async (tools) => {
+      await build(['page', 'tests'], tools);
+      const list = ['relaxed', 'simd'].flatMap((variant) =>
+        C_FOLDERS.flatMap((folder) =>
+          programsOf(folder).map((name) => ({ variant, folder, name })),
+        ),
+      );
+      const sum = await inLanes(
+        list,
+        Math.ceil(availableParallelism() / 2),
+        ({ variant, folder, name }) =>
+          program(`wasm ${variant} ${folder}/${name}`, process.execPath, [
+            ...relaxedFlags,
+            join(buildFolder('tests'), `tests-${variant}`, `${name}.cjs`),
+          ]),
+      );
+      add(sum, await scripts('wasm', tools));
+      return sum;
+    },
+  },
+  tools: {
+    about: 'the command line tool, the server and the scripts',
+    needs: ['page', 'native'],
+    run: async (tools) => {
+      await build(['page', 'native'], tools);
+      return scripts('tools', tools);
+    },
+  },
+  web: {
+    about: 'the JavaScript library and the page, in Node.js and in Chromium',
+    needs: ['test'],
+    run: async (tools) => {
+      await build(['page'], tools);
+      return scripts('web', tools);
+    },
+  },
+  accuracy: {
+    about: 'right answers of the demonstration model on the held-out set',
+    needs: ['native'],
+    run: async () => {
+      const result = await measure();
+      const below = belowGate(result);
+      console.log(table(result).replace(/^/gm, '     '));
+      const sum = none();
+      for (const name of ['overall', ...Object.keys(result.kinds)]) {
+        const bad = below.includes(name);
+        if (bad)
+          console.log(
+            `FAIL accuracy ${name}: below ${name === 'overall' ? GATE.overall : GATE.kind}`,
+          );
+        add(sum, bad ? fail(`accuracy ${name}`) : { passed: 1, failed: 0, skipped: 0 });
+      }
+      return sum;
+    },
+  },
+};
+
+/** What was asked for, as names of slices; `native` stands for all native C slices. */
+function wanted() {
+  const args = process.argv.slice(2);
+  if (args.includes('--list')) {
+    for (const [name, { about }] of Object.entries(SLICES))
+      console.log(`${name.padEnd(10)} ${about}`);
+    process.exit(0);
+  }
+  const names = args.flatMap((name) => (name === 'native' ? C_FOLDERS : [name]));
+  const unknown = names.filter((name) => !(name in SLICES));
+  if (unknown.length) {
+    throw new Trouble(
+      `There is no slice ${unknown.join(', ')}: ${Object.keys(SLICES).join(', ')}.`,
+    );
+  }
+  return names.length ? names : Object.keys(SLICES);
+}
+
+const total = none();
+const begin = Date.now();
+try {
+  const names = wanted();
+  const tools = await setup([...new Set(names.flatMap((name) => SLICES[name].needs))]);
+  for (const name of names) {
+    const start = Date.now();
+    console.log(`== ${name}: ${SLICES[name].about}`);
+    try {
+      const counts = await SLICES[name].run(tools);
+      if (counts.passed + counts.failed + counts.skipped === 0) {
+        console.log(`FAIL ${name}: this slice has no tests`);
+        add(counts, fail(`${name} (no tests)`));
+      }
+      add(total, counts);
+    } catch (error) {
+      if (!(error instanceof Trouble)) console.error(error);
+      console.log(`FAIL ${name}: ${/** @type {Error} */ (error).message}`);
+      add(total, fail(name));
+    }
+    console.log(`   ${name} took ${took(start)}`);
+  }
+} catch (error) {
+  if (!(error instanceof Trouble)) console.error(error);
+  say(`pocketvl: ${/** @type {Error} */ (error).message}`);
+  add(total, fail('setup'));
+}
+if (failures.length) {
+  console.log('failed:');
+  for (const name of failures) console.log(`  ${name}`);
+}
+console.log(`all of it took ${took(begin)}`);
+const skipped = total.skipped ? `, ${total.skipped} skipped` : '';
+console.log(`${total.passed} passed, ${total.failed} failed${skipped}`);
+process.exitCode = total.failed ? 1 : 0;
