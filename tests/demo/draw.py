@@ -6,6 +6,7 @@ everything that was drawn.  `draw(rng, heldout)` returns `(PIL image, scene)`.
 Kinds of scene
     shapes  1 to 8 objects, each with `shape`, `colour`, `box` (x1, y1, x2, y2 in 0..1)
     text    `text`, `chars` [(character, box)], `ink` (colour name), `kind` "word" or "digits"
+    page    many words, for the vision tower only
     chart   `bars` [{label, colour, value, box}], `by` "label" or "colour", `shown` "number" or "axis"
 
 Held-out drawing (`heldout=True`) takes sub-bands of hue and lightness, sizes, aspect ratios,
@@ -411,6 +412,42 @@ def text_scene(rng, heldout, text=None):
     return img, {"type": "text", "w": w, "h": h, "kind": kind, "text": text, "chars": chars, "ink": ink[0]}
 
 
+def page_scene(rng, heldout):
+    """Lines of words and digits over the whole picture: the vision tower learns letters from these.
+
+    No questions are put to a page.  `chars` has (character, box, place in its word, ink) here.
+    """
+    w, h = size_of(rng, heldout, True)
+    img, base = background(rng, w, h, heldout)
+    d = ImageDraw.Draw(img)
+    chars, y = [], rng.uniform(0, 0.06) * h
+    while True:
+        path = rng.choice(HELD_FONTS if heldout else TRAIN_FONTS)
+        unit = font(path, 100)
+        lo = max(100 * 16 * w / 224 / 60, 100 * 20 * h / 224 / 72)
+        f = font(path, int(lo * rng.uniform(1, 2.2 if rng.random() < 0.8 else 3.5)))
+        x, top, bottom = rng.uniform(0.01, 0.12) * w, None, y
+        ink = pick_colours(rng, base, 1, heldout, 250, ["black"] if rng.random() < 0.4 and sum(base) > 330 else None)[0]
+        while True:
+            text = some_text(rng, heldout)[1]
+            box = f.getbbox(text)
+            if x + box[2] > 0.99 * w or y + box[3] - box[1] > 0.99 * h:
+                text = text[: max(1, int(len(text) * (0.99 * w - x) / max(1, box[2])))]
+                box = f.getbbox(text)
+            if x + box[2] > 0.99 * w or y + box[3] - box[1] > 0.99 * h:
+                break
+            d.text((x, y - box[1]), text, font=f, fill=ink[1])
+            for i, c in enumerate(text):
+                a, b = x + f.getlength(text[:i]), x + f.getlength(text[: i + 1])
+                chars.append((c, (a / w, y / h, b / w, (y + box[3] - box[1]) / h), i, ink[0]))
+            top, bottom = y, max(bottom, y + box[3] - box[1])
+            x += box[2] + f.size * rng.uniform(0.5, 1.2)
+        if top is None:
+            break
+        y = bottom + h * rng.uniform(0.02, 0.08)
+    return img, {"type": "page", "w": w, "h": h, "chars": chars, "objs": chars}
+
+
 # ---------------------------------------------------------------- charts
 
 def chart_scene(rng, heldout):
@@ -492,8 +529,8 @@ def spoil(rng, img):
 
 def draw(rng, heldout=False, kind=None):
     u = rng.random()
-    kind = kind or ("shapes" if u < 0.42 else "text" if u < 0.82 else "chart")
-    img, scene = {"shapes": shapes_scene, "text": text_scene, "chart": chart_scene}[kind](rng, heldout)
+    kind = kind or ("shapes" if u < 0.36 else "text" if u < 0.63 else "chart" if u < 0.79 else "page")
+    img, scene = {"shapes": shapes_scene, "text": text_scene, "chart": chart_scene, "page": page_scene}[kind](rng, heldout)
     if not scene.get("objs", True):
         return draw(rng, heldout, kind)
     return spoil(rng, img), scene
@@ -544,15 +581,17 @@ def dense_labels(scene, grid):
                 lab[at[key], ys, xs] = value
             lab[at["ctr"]][mid] = 1
             box[:, ys, xs] = np.array(o["box"], np.float16)[:, None, None]
-    elif scene["type"] == "text":
-        for i, (c, b) in enumerate(scene["chars"]):
+    elif scene["type"] in ("text", "page"):
+        for i, (c, b, *more) in enumerate(scene["chars"]):
+            i, ink = more or (i, scene["ink"] if "ink" in scene else None)
             ys, xs, mid = cells(b)
             lab[at["cls"], ys, xs] = 12
-            lab[at["col"], ys, xs] = 1 + COLOURS.index(scene["ink"])
+            lab[at["col"], ys, xs] = 1 + COLOURS.index(ink)
             lab[at["ch"], ys, xs] = 1 + CHARS.index(c)
             lab[at["idx"], ys, xs] = 1 + i
             lab[at["ctr"]][mid] = 1
-        lab[at["all"]][lab[at["cls"]] > 0] = len(scene["chars"])
+        if scene["type"] == "text":
+            lab[at["all"]][lab[at["cls"]] > 0] = len(scene["chars"])
     else:
         order = sorted((b["value"] for b in scene["bars"]), reverse=True)
         for i, b in enumerate(scene["bars"]):

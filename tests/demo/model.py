@@ -161,6 +161,23 @@ class DecoderBlock(nn.Module):
         return h + self.down(F.silu(self.gate(x)) * self.up(x))
 
 
+def waves(c):
+    """Starts the patch embedding as a cosine transform: strokes of lightness, and some coarse colour."""
+    p = c.patch
+    x = (torch.arange(p) + 0.5) * math.pi / p
+    cos = torch.stack([torch.cos(k * x) * (2 / p) ** 0.5 * (0.5**0.5 if k == 0 else 1) for k in range(p)])
+    pairs = sorted(((u, v) for u in range(p) for v in range(p)), key=lambda f: f[0] ** 2 + f[1] ** 2)
+    mix = torch.tensor([[0.45, 0.55, 0.25], [1.0, -1.0, 0.0], [0.5, 0.5, -1.0]])
+    few = (c.v_hidden - 8) // 16  # waves of each of the two colour differences; the rest is lightness
+    plan = [(m, f) for m, n in ((1, few), (2, few), (0, c.v_hidden - 2 * few)) for f in pairs[:n]]
+    rows = []
+    for m, (u, v) in plan:
+        gain = 0.06 * (1 + 0.9 * (u + v))
+        rows.append((gain * mix[m][:, None, None] * torch.outer(cos[u], cos[v])).flatten())
+    turn = torch.linalg.qr(torch.randn(c.v_hidden, c.v_hidden)).Q  # spreads them over all channels
+    return turn @ torch.stack(rows)
+
+
 @torch.no_grad()
 def look_around(block, c, reach):
     """Starts the heads of a vision block with local attention, as a convolution has it.
@@ -216,10 +233,7 @@ class PocketVL(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
         nn.init.normal_(self.embed.weight, std=0.1)
-        # Patches: mostly edges and strokes, a little mean colour, and no louder than the positions.
-        w = torch.randn(self.c.v_hidden, 3, self.c.patch**2) * (3 * self.c.patch**2) ** -0.5
-        w = w - 0.9 * w.mean(2, keepdim=True) + 0.15 * torch.randn(self.c.v_hidden, 3, 1) / self.c.patch**2
-        self.vision.patch.weight.data.copy_(w.flatten(1))
+        self.vision.patch.weight.data.copy_(waves(self.c))
         for block in self.vision.blocks:
             for m in (block.proj, block.fc2):
                 m.weight.data.mul_((2 * self.c.v_layers) ** -0.5)

@@ -117,7 +117,7 @@ def vision_phase(run, pool, path, minutes, batch=16):
     sums, count, mark, first = {}, 0, time.time(), run.step
     while run.seconds < 60 * minutes:
         t0 = time.time()
-        pix, lab, box, _ = pool.sample(rng, batch, {"shapes": 0.4, "text": 0.4, "chart": 0.2})
+        pix, lab, box, _ = pool.sample(rng, batch, {"shapes": 0.3, "page": 0.4, "text": 0.15, "chart": 0.15})
         with torch.autocast("cpu", torch.bfloat16):
             patches = see(normalise(pix, gen))
             loss, acc = dense_loss(run.heads, patches, lab, box)
