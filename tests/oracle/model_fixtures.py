@@ -17,7 +17,7 @@ u32 dimensions, u32 each (outermost first), the values. tests/golden.h reads it.
 
     image                 u8 [height, width, 3], the picture; max_tiles i32 [1], what it was cut with
     pixels                [tiles, 3, S, S] normalised, thumbnail last        (F32 models only, as the next three)
-    patches               [tiles, grid^2, D] after the patch convolution
+    patches               [tiles, grid^2 + 1, D] after the patch convolution, class token and positions
     vit.I                 [tiles, grid^2 + 1, D] after block I
     shuffle               [tiles, T, 4D] after the pixel shuffle
     projector             [tiles, T, H]
@@ -602,7 +602,7 @@ def vision(model, pixels):
     m = model.model
     tower = m.vision_tower
     modules = {f"vit.{i}": layer for i, layer in enumerate(tower.encoder.layer)}
-    modules["patches"] = tower.embeddings.patch_embeddings
+    modules["patches"] = tower.embeddings
     modules["projector"] = m.multi_modal_projector
     store, handles = capture(modules)
     handles.append(
