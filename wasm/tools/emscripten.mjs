@@ -23,7 +23,7 @@ const OLDEST = [3, 1, 58];
 const SUITE = 'trixie';
 
 /** Raised when the recipe below changes, so that an older folder is not taken for the new one. */
-const RECIPE = 1;
+const RECIPE = 2;
 const PACKAGES = ['emscripten', 'clang-format-19', 'clang-tidy-19', 'libclang-common-19-dev'];
 
 /** Packages that would come along and are not used: Node.js is the one running this script. */
@@ -43,8 +43,6 @@ const EXCLUDE = [
   ...['./usr/share/emscripten/test', './usr/share/emscripten/tests', './usr/share/emscripten/docs'],
   ...['*/wasm32-emscripten/lto', '*/wasm32-emscripten/lto-pic', '*/wasm32-emscripten/pic'],
 ];
-
-const SCRIPTS = ['emcc', 'em++', 'emar', 'emranlib', 'emcmake', 'emnm', 'emsize', 'emstrip'];
 
 /** Version numbers of `emcc --version`, or null where it does not run. */
 function version(/** @type {string} */ emcc) {
@@ -82,15 +80,10 @@ function finish(/** @type {string} */ folder, /** @type {string} */ target) {
     writeFileSync(file, `#!/bin/sh\n${text}\n`);
     chmodSync(file, 0o755);
   };
-  const wrap = (
-    /** @type {string} */ name,
-    /** @type {string} */ program,
-    extra = '',
-    before = '',
-  ) =>
+  const wrap = (/** @type {string} */ name, /** @type {string} */ program, extra = '') =>
     script(
       join(bin, name),
-      `${before}exec '${libraries}/${loader}' --argv0 "$0" --library-path '${libraries}' '${program}' ${extra} "$@"`,
+      `exec '${libraries}/${loader}' --argv0 "$0" --library-path '${libraries}' '${program}' ${extra} "$@"`,
     );
   const resources = `-resource-dir '${llvm}/lib/clang/19'`;
   wrap('clang', `${llvm}/bin/clang`, resources);
@@ -106,7 +99,8 @@ function finish(/** @type {string} */ folder, /** @type {string} */ target) {
     if (/^wasm-(?!ld)|^wasm2js$/.test(name)) wrap(name, `${target}/usr/bin/${name}`);
   }
   const python = readdirSync(join(folder, 'usr/bin')).find((name) => /^python3\.\d+$/.test(name));
-  wrap('python3', `${target}/usr/bin/${python}`, '', `PYTHONHOME='${target}/usr' `);
+  wrap('python3', `${target}/usr/bin/${python}`);
+  symlinkSync('usr/lib', join(folder, 'lib')); // Python looks for its library at ../lib from its program
 
   const emscripten = join(folder, 'usr/share/emscripten');
   const config = [
@@ -118,9 +112,11 @@ function finish(/** @type {string} */ folder, /** @type {string} */ target) {
   ];
   rmSync(join(emscripten, '.emscripten'), { force: true });
   writeFileSync(join(emscripten, '.emscripten'), `${config.join('\n')}\n`);
-  for (const name of SCRIPTS) {
+  const scripts = readdirSync(emscripten).filter((name) =>
+    existsSync(join(emscripten, `${name}.py`)),
+  );
+  for (const name of scripts) {
     const home = `${target}/usr/share/emscripten`;
-    if (!existsSync(join(emscripten, `${name}.py`))) continue;
     const run = `EMSDK_PYTHON='${target}/bin/python3' exec '${target}/bin/python3' '${home}/${name}.py' "$@"`;
     script(join(emscripten, name), run);
     script(join(bin, name), run);

@@ -34,7 +34,13 @@ function findCache() {
 /** The environment for every program started from here. */
 export function environment(extra = {}) {
   const path = [process.env.PATH || '/usr/bin:/bin', '/usr/sbin', '/sbin', cacheBin];
-  return { ...process.env, LC_ALL: 'C.UTF-8', ...extra, PATH: path.join(delimiter) };
+  return {
+    ...process.env,
+    LC_ALL: 'C.UTF-8',
+    EM_NODE_JS: process.execPath, // Emscripten's own scripts run under the Node.js that runs us
+    ...extra,
+    PATH: path.join(delimiter),
+  };
 }
 
 /**
