@@ -60,7 +60,7 @@ async function configure(/** @type {Part} */ part, /** @type {Tools} */ tools) {
 }
 
 /** Scripts of other people that the page loads: copied from their packages, no bundler needed. */
-function vendor() {
+export function vendor() {
   const folder = join(root, 'web', 'vendor');
   mkdirSync(folder, { recursive: true });
   const from = join(root, 'node_modules', 'idb');

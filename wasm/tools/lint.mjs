@@ -1,6 +1,7 @@
 // Formatting, lint and types. `npm run lint` checks, `npm run format` (--fix) repairs what a program can repair.
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { vendor } from './build.mjs';
 import { clangTool } from './emscripten.mjs';
 import { setup } from './setup.mjs';
 import { Trouble, capture, isMain, main, root, say } from './shell.mjs';
@@ -39,6 +40,7 @@ export function checks(fix = false) {
       const { status, stdout, stderr } = capture(process.execPath, args);
       return status === 0 ? '' : (stdout + stderr).trim() || 'failed without a word';
     };
+  vendor(); // types are checked against the vendored scripts
   const clangFormat = clangTool('clang-format');
   return [
     {
