@@ -1,7 +1,7 @@
 /* Ids to text, streaming: whole characters, clean-up and stripping, each as one stage that holds
  * back what it cannot decide yet.
  *
- *   token bytes -> characters -> clean-up (10 stages) -> leading space, stripping -> out
+ *   token bytes -> characters -> clean-up (10 stages) -> stripping -> out
  */
 #include <string.h>
 
@@ -27,7 +27,7 @@ unsigned pvl_tokenizer_decode_flags(const pvl_tokenizer *t) {
                                                      : 0;
 }
 
-/* ---- the last stage: leading space and stripping ---- */
+/* ---- the last stage: stripping ---- */
 
 static pvl_status flush_held(pvl_decoder *d, pvl_text *out, pvl_error *err) {
     PVL_TRY(pvl_text_append(out, d->held, d->held_bytes, err));
@@ -37,11 +37,7 @@ static pvl_status flush_held(pvl_decoder *d, pvl_text *out, pvl_error *err) {
 
 /* One whole character. */
 static pvl_status emit(pvl_decoder *d, pvl_text *out, const char *c, size_t bytes, pvl_error *err) {
-    bool first = !d->started;
     uint32_t cp;
-    d->started = true;
-    if (first && (d->flags & PVL_DECODE_DROP_SPACE) && bytes == 1 && c[0] == ' ')
-        return PVL_OK;
     if (!(d->flags & PVL_DECODE_STRIP))
         return pvl_text_append(out, c, bytes, err);
     (void)pvl_utf8_decode(&cp, c, bytes);
@@ -134,6 +130,13 @@ pvl_status pvl_decoder_push(pvl_decoder *d, pvl_text *out, int32_t id, pvl_error
     piece = pvl_tokenizer_piece(t, id);
     if (added)
         PVL_TRY(take_characters(d, out, true, err));
+    /* The reference drops the U+2581 of a first piece, not a space spelled by a byte piece. */
+    if (!d->started && (d->flags & PVL_DECODE_DROP_SPACE) && !(t->flags[id] & PVL_T_BYTE) &&
+        piece.bytes > 0 && piece.data[0] == ' ') {
+        piece.data++;
+        piece.bytes--;
+    }
+    d->started = true;
     for (size_t i = 0; i < piece.bytes; i++) {
         d->pending[d->pending_bytes++] = (unsigned char)piece.data[i];
         PVL_TRY(take_characters(d, out, false, err));

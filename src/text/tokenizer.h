@@ -136,7 +136,7 @@ enum {
     /* One leading space is dropped (SentencePiece models with a dummy prefix). */
     PVL_DECODE_DROP_SPACE = 2u,
     /* White space at both ends is dropped, as the reference strips answers: what may be the end is
-     * held back until something follows. */
+     * held back until something follows (64 bytes of it at most; longer is let through). */
     PVL_DECODE_STRIP = 4u,
     /* Every token is shown, control tokens as well (for listings). */
     PVL_DECODE_ALL = 8u,
