@@ -108,9 +108,10 @@ static void add_template(render *r, const char *text) {
     r->segments[r->count++] = (pvl_segment){PVL_SEGMENT_TEMPLATE, text, strlen(text), -1, 0};
 }
 
-static void add_user(render *r, const char *text, size_t bytes) {
+static void add_user(render *r, const char *text, size_t bytes, bool markup) {
+    pvl_segment_kind kind = markup ? PVL_SEGMENT_MARKUP : PVL_SEGMENT_USER;
     if (bytes > 0)
-        r->segments[r->count++] = (pvl_segment){PVL_SEGMENT_USER, text, bytes, -1, 0};
+        r->segments[r->count++] = (pvl_segment){kind, text, bytes, -1, 0};
 }
 
 static void add_token(render *r, int32_t id, size_t repeat) {
@@ -170,7 +171,7 @@ static pvl_status add_message(render *r, const pvl_prompt_message *m, bool *empt
         const pvl_prompt_part *part = &m->parts[i];
         if (part->kind == PVL_PART_TEXT) {
             pvl_span text = part_text(m->parts, i, first, last - 1);
-            add_user(r, text.data, text.bytes);
+            add_user(r, text.data, text.bytes, part->markup);
             continue;
         }
         PVL_TRY(check_part(r, m, part, err)); /* now with the pictures before it counted */
@@ -195,12 +196,12 @@ static pvl_status add_system(render *r, const pvl_prompt_message *message,
     if (message) {
         for (size_t i = 0; i < message->part_count; i++) {
             PVL_TRY(check_part(r, message, &message->parts[i], err));
-            add_user(r, message->parts[i].text, message->parts[i].text_bytes);
+            add_user(r, message->parts[i].text, message->parts[i].text_bytes, false);
         }
     } else if (style && style->system) {
-        add_user(r, style->system, style->system_bytes);
+        add_user(r, style->system, style->system_bytes, false);
     } else {
-        add_user(r, d->system_text, strlen(d->system_text));
+        add_user(r, d->system_text, strlen(d->system_text), false);
     }
     add_template(r, d->sep);
     return PVL_OK;

@@ -15,7 +15,8 @@
  *
  * White space (as Python's strip) at both ends of questions and answers is dropped; of system texts
  * it stays. A message left empty is, as in the reference, its start alone, without sep. All texts
- * are literal: `<|im_end|>`, `<image>`, `<IMG_CONTEXT>` in them are ordinary characters. */
+ * (but a part's markup, where asked for) are literal: `<|im_end|>`, `<image>`, `<IMG_CONTEXT>` in
+ * them are ordinary characters. */
 #ifndef PVL_TEXT_TEMPLATE_H
 #define PVL_TEXT_TEMPLATE_H
 
@@ -62,7 +63,9 @@ typedef struct pvl_prompt_part {
     const char *text; /* PVL_PART_TEXT; not terminated */
     size_t text_bytes;
     size_t visual_tokens; /* PVL_PART_IMAGE: rows of its embedding, at least 1 */
-    bool no_newline;      /* PVL_PART_IMAGE: no newline after </img> */
+    bool markup;     /* PVL_PART_TEXT: <ref>, <box>, <quad> and their ends are the model's tokens,
+                        as grounding questions and answers have them; else literal */
+    bool no_newline; /* PVL_PART_IMAGE: no newline after </img> */
 } pvl_prompt_part;
 
 typedef struct pvl_prompt_message {

@@ -10,6 +10,8 @@
 
 static const char *const shown_names[] = {"<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "</quad>",
                                           "<ref>", "</ref>", "<box>",         "</box>", NULL};
+static const char *const markup_names[] = {"<quad>", "</quad>", "<ref>", "</ref>",
+                                           "<box>",  "</box>",  NULL};
 static const char *const eog_names[] = {
     "<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|end|>",         "</s>",
     "<|eot_id|>", "<|eom_id|>",   "<end_of_turn>", "<|end_of_text|>", NULL};
@@ -414,6 +416,8 @@ static uint8_t added_flags(const pvl_vocab *v, int32_t type, pvl_span text) {
     bool marker = text.bytes > 4 && memcmp(text.data, "<|", 2) == 0 &&
                   memcmp(text.data + text.bytes - 2, "|>", 2) == 0;
     unsigned flags = PVL_T_ADDED;
+    if (among(text, markup_names))
+        flags |= PVL_T_MARKUP;
     if (among(text, eog_names))
         flags |= PVL_T_EOG | PVL_T_HIDDEN;
     if (!shown && (type != PVL_TOKEN_USER_DEFINED || marker))

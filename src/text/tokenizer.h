@@ -106,6 +106,8 @@ pvl_status pvl_tokenizer_encode(const pvl_tokenizer *t, pvl_tokens *out, const c
 typedef enum pvl_segment_kind {
     PVL_SEGMENT_TEMPLATE = 0, /* trusted text: added tokens are recognised */
     PVL_SEGMENT_USER = 1,     /* literal text: never a control token */
+    PVL_SEGMENT_MARKUP = 3,   /* literal text in which <ref>, </ref>, <box>, </box>, <quad>, </quad>
+                                 are the model's tokens */
     PVL_SEGMENT_TOKEN = 2     /* `repeat` times the added token `token`, as if spelled out */
 } pvl_segment_kind;
 

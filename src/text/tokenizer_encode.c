@@ -101,8 +101,10 @@ static pvl_status add_text(encoder *e, pvl_segment_kind kind, const char *text, 
         e->user_in_run = !e->plain;
         return run_append(e, text, bytes, err);
     }
+    bool markup = kind == PVL_SEGMENT_MARKUP;
     pvl_text normal = {.allocator = e->out->allocator};
     pvl_status status = PVL_OK;
+    e->user_in_run = e->user_in_run || markup;
     /* Qwen2 normalises before it looks for added tokens: `<img>` + U+0338 is no token. */
     if (bpe && !pvl_nfc_quick(text, bytes)) {
         status = pvl_nfc(&normal, text, bytes, err);
@@ -112,13 +114,15 @@ static pvl_status add_text(encoder *e, pvl_segment_kind kind, const char *text, 
     for (size_t at = 0; at < bytes && status == PVL_OK;) {
         const pvl_match_entry *entry;
         size_t found = pvl_matcher_find(&t->added, &entry, text + at, bytes - at, false);
-        if (found) {
+        if (found && (!markup || (t->flags[entry->id] & PVL_T_MARKUP))) {
             status = run_append(e, text + begin, at - begin, err);
             if (status == PVL_OK)
                 status = add_token(e, entry->id, 1, err);
-            begin = at + found;
+            begin = at += found;
+            e->user_in_run = markup;
+        } else {
+            at++;
         }
-        at += found ? found : 1;
     }
     if (status == PVL_OK)
         status = run_append(e, text + begin, bytes - begin, err);

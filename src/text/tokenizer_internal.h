@@ -13,6 +13,7 @@ enum {
     PVL_T_RSTRIP = 4,      /* white space after it is dropped */
     PVL_T_HIDDEN = 8,      /* shows nothing in an answer */
     PVL_T_BYTE = 16,       /* SPM: a byte piece */
+    PVL_T_MARKUP = 64,     /* <ref>, <box>, <quad> and their ends */
     PVL_T_LLAMA_START = 32 /* SPM_LLAMA_SLOW: the leading U+2581 before it is dropped */
 };
 
