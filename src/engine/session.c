@@ -100,6 +100,8 @@ static pvl_status make_buffers(pvl_session *s, const pvl_session_options *o, pvl
                            "the pixels of a tile", err));
         s->pixels = p;
     }
+    /* Room for a token and a held-back stop string: decoding then allocates nothing. */
+    PVL_TRY(pvl_text_reserve(&s->pending, 4096, err));
     PVL_TRY(pvl_sampler_init(&s->sampler, a, m->llm.vocabulary, err));
     return pvl_kvcache_new(&s->cache, a, &m->llm, cache_type(o), s->context, err);
 }
