@@ -39,6 +39,7 @@ set(PVL_WASM_MODULE_LINK
   -sFILESYSTEM=0                  # weights come by calls, nothing reads files; saves 60 KB
   -sDYNAMIC_EXECUTION=0           # no eval: runs under a content policy without 'unsafe-eval'
   -sASSERTIONS=0                  # errors are statuses; checks of the glue would only add size
+  "--extern-pre-js=${CMAKE_SOURCE_DIR}/wasm/header.js" # keeps the type checker out of generated code
   --profiling-funcs)              # function names in a stack trace are worth their few KB
 
 # Linking the C tests, run by Node.js.
@@ -103,3 +104,12 @@ foreach(variant ${PVL_VARIANTS})
     endforeach()
   endif()
 endforeach()
+
+# The loops behind the ceilings of `npm run bench`: a module of its own, without glue or imports.
+if(PVL_BENCH AND EXISTS "${CMAKE_SOURCE_DIR}/tests/bench/ceilings.c")
+  pvl_program(ceilings SOURCES tests/bench/ceilings.c)
+  target_compile_options(ceilings PRIVATE ${PVL_VARIANT_FLAGS_relaxed})
+  target_link_options(ceilings PRIVATE -O3 -sSTANDALONE_WASM --no-entry -sINITIAL_MEMORY=96MB)
+  set_target_properties(ceilings PROPERTIES SUFFIX .wasm
+    RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bench")
+endif()
