@@ -1,4 +1,7 @@
 /* The three tokenizers against the published vectors, their guarantees, decoding. */
+#include "base/alloc.h"
+#include "text/merge.h"
+#include "text/unicode.h"
 #include "text_vocab.h"
 
 static const struct {
@@ -92,4 +95,539 @@ TEST(vectors) {
     }
 }
 
-TEST_MAIN(CASE(vectors))
+/* ---- round trips ---- */
+
+static uint32_t random_character(test_rng *rng) {
+    static const uint32_t ranges[][2] = {
+        {0x20, 0x7E},     {0x20, 0x7E},     {0, 0x2FF},         {0x300, 0x36F},    {0x400, 0x52F},
+        {0x900, 0x97F},   {0x1100, 0x11FF}, {0x2000, 0x206F},   {0x3000, 0x30FF},  {0x4E00, 0x9FFF},
+        {0xAC00, 0xD7A3}, {0xFF00, 0xFFEF}, {0x1F300, 0x1F6FF}, {0xE000, 0x10FFFF}};
+    size_t r = test_rng_below(rng, sizeof ranges / sizeof ranges[0]);
+    return ranges[r][0] + (uint32_t)test_rng_below(rng, ranges[r][1] - ranges[r][0] + 1);
+}
+
+static size_t random_text(test_rng *rng, char *out, size_t characters) {
+    size_t bytes = 0;
+    while (characters > 0) {
+        uint32_t cp = test_rng_below(rng, 6) == 0 ? ' ' : random_character(rng);
+        size_t repeat = test_rng_below(rng, 12) == 0 ? 1 + test_rng_below(rng, characters) : 1;
+        for (characters -= repeat; repeat > 0; repeat--)
+            bytes += pvl_utf8_encode(out + bytes, cp);
+    }
+    return bytes;
+}
+
+static void decode(const pvl_tokenizer *t, pvl_text *out, const pvl_tokens *ids, unsigned flags) {
+    pvl_decoder d;
+    out->bytes = 0;
+    pvl_decoder_init(&d, t, flags);
+    for (size_t i = 0; i < ids->count; i++) {
+        CHECK(pvl_decoder_push(&d, out, ids->ids[i], NULL) == PVL_OK);
+        if (!pvl_utf8_valid(out->data, out->bytes))
+            FAIL("a part of a character came out");
+    }
+    CHECK(pvl_decoder_finish(&d, out, NULL) == PVL_OK);
+}
+
+TEST(decoding_gives_the_text_back) {
+    static const char *const names[] = {"qwen2", "internlm2", "phi3"};
+    char *text = malloc(4 * 400);
+    for (int m = 0; m < 3; m++) {
+        pvl_tokenizer *t = text_tokenizer(names[m], m == 0);
+        pvl_tokens ids = {0};
+        pvl_text back = {0}, expected = {0};
+        test_rng rng = test_rng_start((uint64_t)m);
+        REQUIRE(t && text);
+        for (int round = 0; round < 2000; round++) {
+            size_t n = random_text(&rng, text, test_rng_below(&rng, round % 50 == 0 ? 400 : 40));
+            unsigned flags = pvl_tokenizer_decode_flags(t) & (unsigned)PVL_DECODE_DROP_SPACE;
+            expected.bytes = ids.count = 0;
+            if (m == 0)
+                CHECK(pvl_nfc(&expected, text, n, NULL) == PVL_OK);
+            else
+                CHECK(pvl_text_append(&expected, text, n, NULL) == PVL_OK);
+            CHECK(pvl_tokenizer_encode(t, &ids, text, n, round % 2 ? PVL_ENCODE_USER : 0, NULL) ==
+                  PVL_OK);
+            decode(t, &back, &ids, flags);
+            bool same = back.bytes == expected.bytes &&
+                        (back.bytes == 0 || memcmp(back.data, expected.data, back.bytes) == 0);
+            CHECK_MSG(same, "%s, round %d: %zu bytes came back as %zu", names[m], round, n,
+                      back.bytes);
+        }
+        pvl_tokens_free(&ids);
+        pvl_text_free(&back);
+        pvl_text_free(&expected);
+        pvl_tokenizer_free(t);
+    }
+    free(text);
+}
+
+/* Any bytes at all encode to ids in range and decode to valid UTF-8. */
+TEST(any_bytes_are_a_text) {
+    static const char *const names[] = {"qwen2", "internlm2", "phi3"};
+    for (int m = 0; m < 3; m++) {
+        pvl_tokenizer *t = text_tokenizer(names[m], false);
+        pvl_tokens ids = {0};
+        pvl_text back = {0};
+        test_rng rng = test_rng_start(90 + (uint64_t)m);
+        REQUIRE(t);
+        for (int round = 0; round < 2000; round++) {
+            char text[60];
+            size_t n = test_rng_below(&rng, sizeof text);
+            for (size_t i = 0; i < n; i++)
+                text[i] = (char)(test_rng_below(&rng, 3) ? 0x80 + test_rng_below(&rng, 0x80)
+                                                         : test_rng_below(&rng, 0x100));
+            ids.count = 0;
+            CHECK(pvl_tokenizer_encode(t, &ids, text, n, (unsigned)round % 3, NULL) == PVL_OK);
+            for (size_t i = 0; i < ids.count; i++)
+                CHECK(ids.ids[i] >= 0 && (size_t)ids.ids[i] < pvl_tokenizer_count(t));
+            decode(t, &back, &ids, PVL_DECODE_ALL | PVL_DECODE_CLEAN_UP | PVL_DECODE_STRIP);
+        }
+        pvl_tokens_free(&ids);
+        pvl_text_free(&back);
+        pvl_tokenizer_free(t);
+    }
+}
+
+/* ---- length ---- */
+
+TEST(long_texts_take_no_time) {
+    static const char *const names[] = {"qwen2", "internlm2", "phi3"};
+    enum { BYTES = 1 << 20 };
+    char *text = malloc(BYTES);
+    for (int m = 0; m < 3; m++) {
+        pvl_tokenizer *t = text_tokenizer(names[m], false);
+        pvl_tokens ids = {0};
+        pvl_text back = {0};
+        REQUIRE(t && text);
+        for (int kind = 0; kind < 4; kind++) {
+            size_t checked = 0;
+            for (size_t i = 0; i < BYTES; i++)
+                text[i] = kind == 0 ? 'a' : kind == 1 ? ' ' : kind == 2 ? '[' : "abababc\n"[i % 7];
+            ids.count = 0;
+            CHECK(pvl_tokenizer_encode(t, &ids, text, BYTES,
+                                       PVL_ENCODE_SPECIAL * (unsigned)(kind % 2), NULL) == PVL_OK);
+            for (size_t i = 0; i < ids.count; i++)
+                checked += pvl_tokenizer_piece(t, ids.ids[i]).bytes;
+            CHECK(checked >= BYTES && ids.count <= BYTES + 2);
+        }
+        pvl_error err = {0};
+        CHECK_EQ_INT(
+            pvl_tokenizer_encode(t, &ids, text, (size_t)PVL_TOKENIZER_MAX_TEXT + 1, 0, &err),
+            PVL_E_LIMIT);
+        pvl_tokens_free(&ids);
+        pvl_text_free(&back);
+        pvl_tokenizer_free(t);
+    }
+    free(text);
+}
+
+/* A made table of merges: any two of IDS symbols may make a third. */
+enum { IDS = 30 };
+typedef struct made_merges {
+    uint32_t key[IDS][IDS];
+    int32_t joined[IDS][IDS];
+} made_merges;
+
+static uint32_t made_key(const void *ctx, int32_t *joined, const pvl_symbol *left,
+                         const pvl_symbol *right, uint32_t end) {
+    const made_merges *m = ctx;
+    CHECK(left->begin < right->begin && right->begin < end);
+    *joined = m->joined[left->id][right->id];
+    return m->key[left->id][right->id];
+}
+
+/* The straight search of short words and the heap of long ones, against the definition. */
+TEST(merges_are_the_lowest_key_then_leftmost) {
+    made_merges m;
+    pvl_merge_scratch scratch = {0};
+    test_rng rng = test_rng_start(3);
+    for (int round = 0; round < 1500; round++) {
+        int32_t ids[400];
+        uint32_t begin[400];
+        size_t n = 1 + test_rng_below(&rng, round % 2 ? 400 : 40), count = n, got;
+        size_t alphabet = 1 + test_rng_below(&rng, 6), ranks = 1 + test_rng_below(&rng, 60);
+        for (int a = 0; a < IDS; a++)
+            for (int b = 0; b < IDS; b++) {
+                m.key[a][b] =
+                    test_rng_below(&rng, 3) ? (uint32_t)test_rng_below(&rng, ranks) : PVL_NO_MERGE;
+                m.joined[a][b] = (int32_t)test_rng_below(&rng, IDS);
+            }
+        REQUIRE(pvl_merge_reserve(&scratch, n, NULL) == PVL_OK);
+        for (size_t i = 0; i < n; i++) {
+            ids[i] = (int32_t)test_rng_below(&rng, alphabet);
+            begin[i] = (uint32_t)(3 * i);
+            scratch.symbols[i] = (pvl_symbol){.begin = begin[i], .id = ids[i]};
+        }
+        for (;;) {
+            size_t best = 0;
+            for (size_t i = 1; i + 1 < count; i++)
+                if (m.key[ids[i]][ids[i + 1]] < m.key[ids[best]][ids[best + 1]])
+                    best = i;
+            if (count < 2 || m.key[ids[best]][ids[best + 1]] == PVL_NO_MERGE)
+                break;
+            ids[best] = m.joined[ids[best]][ids[best + 1]];
+            count--;
+            memmove(ids + best + 1, ids + best + 2, (count - best - 1) * sizeof ids[0]);
+            memmove(begin + best + 1, begin + best + 2, (count - best - 1) * sizeof begin[0]);
+        }
+        got = pvl_merge_run(&scratch, n, (uint32_t)(3 * n), made_key, &m);
+        CHECK_EQ_UINT(got, count);
+        for (size_t i = 0; i < got && i < count; i++)
+            CHECK_MSG(scratch.symbols[i].id == ids[i] && scratch.symbols[i].begin == begin[i],
+                      "round %d, %zu symbols: number %zu differs", round, n, i);
+    }
+    pvl_merge_free(&scratch);
+}
+
+/* ---- segments ---- */
+
+TEST(segments_read_as_one_text) {
+    pvl_tokenizer *t = text_tokenizer("phi3", false);
+    pvl_tokens got = {0}, expected = {0};
+    REQUIRE(t);
+    int32_t end = pvl_tokenizer_find(t, "<|end|>", 7),
+            context = pvl_tokenizer_find(t, "<IMG_CONTEXT>", 13);
+    const pvl_segment segments[] = {{PVL_SEGMENT_TEMPLATE, "<|user|>\n", 9, 0, 0},
+                                    {PVL_SEGMENT_USER, "  \n he", 6, 0, 0},
+                                    {PVL_SEGMENT_USER, "llo", 3, 0, 0},
+                                    {PVL_SEGMENT_TOKEN, NULL, 0, context, 3},
+                                    {PVL_SEGMENT_TOKEN, NULL, 0, end, 1},
+                                    {PVL_SEGMENT_USER, " <|end|>", 8, 0, 0}};
+    const char *text = "<|user|>\n  \n hello<IMG_CONTEXT><IMG_CONTEXT><IMG_CONTEXT><|end|> ";
+    CHECK(pvl_tokenizer_encode(t, &expected, text, strlen(text), PVL_ENCODE_SPECIAL, NULL) ==
+          PVL_OK);
+    CHECK(pvl_tokenizer_encode_segments(t, &got, segments, 5, NULL) == PVL_OK);
+    text_check_ids(&got, &expected, "five segments");
+    got.count = 0;
+    CHECK(pvl_tokenizer_encode_segments(t, &got, segments, 6, NULL) == PVL_OK);
+    CHECK(got.count > expected.count);
+    for (size_t i = expected.count; i < got.count; i++)
+        CHECK(!pvl_tokenizer_is_control(t, got.ids[i]));
+    pvl_error err = {0};
+    const pvl_segment bad = {PVL_SEGMENT_TOKEN, NULL, 0, 40000, 1};
+    size_t count = got.count;
+    CHECK_EQ_INT(pvl_tokenizer_encode_segments(t, &got, &bad, 1, &err), PVL_E_ARGUMENT);
+    CHECK_EQ_UINT(got.count, count);
+    CHECK_EQ_INT(pvl_tokenizer_encode(t, &got, "x", 1, PVL_ENCODE_SPECIAL | PVL_ENCODE_USER, NULL),
+                 PVL_E_ARGUMENT);
+    pvl_tokens_free(&got);
+    pvl_tokens_free(&expected);
+    pvl_tokenizer_free(t);
+}
+
+TEST(internlm2_pieces_of_control_tokens_stay_literal_for_users) {
+    pvl_tokenizer *t = text_tokenizer("internlm2", false);
+    pvl_tokens ids = {0};
+    pvl_text back = {0};
+    const char *text = "a[UNUSED_TOKEN_145][UNUSED_TOKEN_3]";
+    REQUIRE(t);
+    CHECK(pvl_tokenizer_encode(t, &ids, text, strlen(text), 0, NULL) == PVL_OK);
+    REQUIRE(ids.count == 3);
+    CHECK_EQ_INT(ids.ids[1], 92542);
+    ids.count = 0;
+    CHECK(pvl_tokenizer_encode(t, &ids, text, strlen(text), PVL_ENCODE_USER, NULL) == PVL_OK);
+    CHECK_EQ_INT(ids.ids[ids.count - 1], 92400);
+    decode(t, &back, &ids, 0);
+    CHECK_EQ_UINT(back.bytes, strlen(text));
+    CHECK_MEM(back.data, text, strlen(text));
+    /* Two texts of one user do not form it either. */
+    const pvl_segment segments[] = {{PVL_SEGMENT_TEMPLATE, "[UNUSED_TOKEN_", 14, 0, 0},
+                                    {PVL_SEGMENT_USER, "145]", 4, 0, 0}};
+    ids.count = 0;
+    CHECK(pvl_tokenizer_encode_segments(t, &ids, segments, 2, NULL) == PVL_OK);
+    for (size_t i = 1; i < ids.count; i++)
+        CHECK(!pvl_tokenizer_is_control(t, ids.ids[i]));
+    pvl_tokens_free(&ids);
+    pvl_text_free(&back);
+    pvl_tokenizer_free(t);
+}
+
+/* ---- decoding ---- */
+
+static void check_decode(const pvl_tokenizer *t, const int32_t *ids, size_t n, unsigned flags,
+                         const char *expected) {
+    pvl_text out = {0};
+    pvl_tokens tokens = {.ids = (int32_t *)(uintptr_t)ids, .count = n};
+    decode(t, &out, &tokens, flags);
+    CHECK(pvl_text_append(&out, "", 1, NULL) == PVL_OK);
+    CHECK_STR(out.data, expected);
+    pvl_text_free(&out);
+}
+
+TEST(streams_whole_characters) {
+    pvl_tokenizer *t = text_tokenizer("phi3", false);
+    pvl_decoder d;
+    pvl_text out = {0};
+    REQUIRE(t);
+    /* The bytes of U+1F600, one token each; then a cut one and a letter. */
+    static const int32_t ids[] = {3 + 0xF0, 3 + 0x9F, 3 + 0x98, 3 + 0x80,
+                                  3 + 0xE4, 3 + 0xBD, 29874};
+    static const size_t bytes[] = {0, 0, 0, 4, 4, 4, 4 + 6 + 1};
+    pvl_decoder_init(&d, t, PVL_DECODE_DROP_SPACE);
+    for (size_t i = 0; i < 7; i++) {
+        CHECK(pvl_decoder_push(&d, &out, ids[i], NULL) == PVL_OK);
+        CHECK_EQ_UINT(out.bytes, bytes[i]);
+    }
+    CHECK_MEM(out.data,
+              "\xF0\x9F\x98\x80\xEF\xBF\xBD\xEF\xBF\xBD"
+              "a",
+              11);
+    CHECK(pvl_decoder_push(&d, &out, 3 + 0xE4, NULL) == PVL_OK);
+    CHECK(pvl_decoder_finish(&d, &out, NULL) == PVL_OK);
+    CHECK_EQ_UINT(out.bytes, 14);
+    CHECK_EQ_INT(pvl_decoder_push(&d, &out, 32020, NULL), PVL_E_ARGUMENT);
+    CHECK_EQ_INT(pvl_decoder_push(&d, &out, -1, NULL), PVL_E_ARGUMENT);
+    pvl_text_free(&out);
+    /* A leading U+2581 goes, once; a byte piece's space does not. */
+    check_decode(t, (const int32_t[]){15043, 3186}, 2, PVL_DECODE_DROP_SPACE, "Hello world");
+    check_decode(t, (const int32_t[]){29871, 15043}, 2, PVL_DECODE_DROP_SPACE, " Hello");
+    check_decode(t, (const int32_t[]){3 + ' ', 15043}, 2, PVL_DECODE_DROP_SPACE, "  Hello");
+    pvl_tokenizer_free(t);
+}
+
+TEST(shows_boxes_and_hides_turns) {
+    pvl_tokenizer *t = text_tokenizer("qwen2", true);
+    REQUIRE(t);
+    static const int32_t ids[] = {151651, 1782, 8251,   151652, 151653, 15505,
+                                  151654, 198,  151645, 151644, 151643};
+    check_decode(t, ids, 11, 0, "<ref>the cat</ref><box>[[</box>\n");
+    check_decode(t, ids, 11, PVL_DECODE_STRIP, "<ref>the cat</ref><box>[[</box>");
+    check_decode(t, ids, 11, PVL_DECODE_SKIP_ADDED, "the cat[[\n");
+    check_decode(t, ids, 11, PVL_DECODE_ALL,
+                 "<ref>the cat</ref><box>[[</box>\n<|im_end|><|im_start|><|endoftext|>");
+    CHECK_EQ_UINT(pvl_tokenizer_piece(t, 151645).bytes, 10);
+    CHECK_EQ_UINT(pvl_tokenizer_piece(t, -1).bytes, 0);
+    CHECK_EQ_INT(pvl_tokenizer_find(t, "<box>", 5), 151653);
+    CHECK_EQ_INT(pvl_tokenizer_find(t, " the", 4), 279);
+    CHECK_EQ_INT(pvl_tokenizer_find(t, "no such token at all", 20), -1);
+    CHECK(pvl_tokenizer_is_eog(t, 151645) && !pvl_tokenizer_is_eog(t, 151651) &&
+          !pvl_tokenizer_is_eog(t, -5));
+    pvl_tokenizer_free(t);
+}
+
+/* str.replace, first to last, on the whole text: what the stages of the decoder add up to. */
+static size_t replace_all(char *text, size_t n, const char *what, const char *with) {
+    size_t out = 0, from = strlen(what), to = strlen(with);
+    for (size_t at = 0; at < n;) {
+        if (n - at >= from && memcmp(text + at, what, from) == 0) {
+            memmove(text + out, with, to);
+            out += to;
+            at += from;
+        } else {
+            text[out++] = text[at++];
+        }
+    }
+    return out;
+}
+
+TEST(cleans_up_as_it_streams) {
+    static const char *const pairs[][2] = {
+        {" .", "."},     {" ?", "?"},   {" !", "!"},   {" ,", ","},     {" ' ", "'"},
+        {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+    pvl_tokenizer *t = text_tokenizer("internlm2", false);
+    pvl_tokens ids = {0};
+    pvl_text out = {0};
+    test_rng rng = test_rng_start(4);
+    REQUIRE(t);
+    CHECK_EQ_UINT(pvl_tokenizer_decode_flags(t), PVL_DECODE_CLEAN_UP);
+    for (int round = 0; round < 3000; round++) {
+        char text[64];
+        size_t n = 0;
+        while (n < 50 && test_rng_below(&rng, 25))
+            text[n++] = "   ''.?!,nt'msvre"[test_rng_below(&rng, 17)];
+        ids.count = 0;
+        CHECK(pvl_tokenizer_encode(t, &ids, text, n, PVL_ENCODE_USER, NULL) == PVL_OK);
+        decode(t, &out, &ids, PVL_DECODE_CLEAN_UP);
+        for (size_t i = 0; i < 10; i++)
+            n = replace_all(text, n, pairs[i][0], pairs[i][1]);
+        CHECK_MSG(n == out.bytes && (n == 0 || memcmp(text, out.data, n) == 0),
+                  "round %d: \"%.*s\", expected \"%.*s\"", round, (int)out.bytes,
+                  out.data ? out.data : "", (int)n, text);
+    }
+    pvl_tokens_free(&ids);
+    pvl_text_free(&out);
+    pvl_tokenizer_free(t);
+}
+
+/* ---- other people's files ---- */
+
+/* llama.cpp's converter: user-defined pieces as normal or unused, U+1F409 for U+0000; or the model
+ * file's own spelling of control tokens. */
+TEST(internlm2_as_llama_cpp_writes_it) {
+    for (int own_names = 0; own_names < 2; own_names++) {
+        text_vocab v;
+        pvl_tokenizer *t = NULL;
+        static char names[6][20];
+        REQUIRE(text_vocab_load(&v, "internlm2", false));
+        CHECK_EQ_UINT(v.tokens[354].bytes, 1);
+        v.tokens[354] = (pvl_span){"\xF0\x9F\x90\x89", 4};
+        for (size_t i = 92352; i < 92544; i++) {
+            if (i >= 92538 && own_names) {
+                snprintf(names[i - 92538], sizeof names[0], "[UNUSED_TOKEN_%zu]", i - 92397);
+                v.tokens[i] = (pvl_span){names[i - 92538], strlen(names[i - 92538])};
+                v.types[i] = PVL_TOKEN_UNUSED;
+            } else if (i < 92538) {
+                v.types[i] = i < 92397 ? PVL_TOKEN_NORMAL : PVL_TOKEN_UNUSED;
+            }
+        }
+        CHECK(pvl_tokenizer_new(&t, NULL, &v.vocab, NULL) == PVL_OK);
+        text_vocab_free(&v);
+        REQUIRE(t);
+        CHECK_EQ_INT(check_vectors(t, "internlm2", "plain", "ids", 0), 186);
+        CHECK_EQ_INT(check_vectors(t, "internlm2", "chat", "ids", PVL_ENCODE_SPECIAL), 46);
+        CHECK(pvl_tokenizer_is_eog(t, 92542));
+        pvl_tokenizer_free(t);
+    }
+}
+
+/* Without the key of ours, Phi-3-mini's own tokens drop white space. */
+TEST(phi3_rstrip_by_default) {
+    text_vocab v;
+    pvl_tokenizer *t = NULL;
+    REQUIRE(text_vocab_load(&v, "phi3", false));
+    CHECK_EQ_UINT(v.vocab.rstrip_count, 11);
+    v.vocab.rstrip_ids = NULL;
+    CHECK(pvl_tokenizer_new(&t, NULL, &v.vocab, NULL) == PVL_OK);
+    text_vocab_free(&v);
+    REQUIRE(t);
+    CHECK_EQ_INT(check_vectors(t, "phi3", "chat", "ids_rstrip", PVL_ENCODE_SPECIAL), 45);
+    pvl_tokenizer_free(t);
+}
+
+static void refuse(const pvl_vocab *v, pvl_status code, const char *words) {
+    pvl_tokenizer *t = NULL;
+    pvl_error err = {0};
+    CHECK_EQ_INT(pvl_tokenizer_new(&t, NULL, v, &err), code);
+    CHECK_CONTAINS(err.message, words);
+    CHECK(t == NULL);
+    pvl_tokenizer_free(t);
+}
+
+TEST(refuses_vocabularies_that_do_not_fit_together) {
+    text_vocab full;
+    pvl_span merge = {"a zz", 4}, noise = {"\xFF\xFE", 2}, tokens[300];
+    int32_t types[300], rstrip = 999;
+    float scores[300] = {0};
+    char spelled[256][4];
+    REQUIRE(text_vocab_load(&full, "qwen2", false));
+    /* The 256 byte tokens of Qwen2 and two more. */
+    for (size_t i = 0; i < 256; i++) {
+        memcpy(spelled[i], full.tokens[i].data, full.tokens[i].bytes);
+        tokens[i] = (pvl_span){spelled[i], full.tokens[i].bytes};
+        types[i] = PVL_TOKEN_NORMAL;
+    }
+    text_vocab_free(&full);
+    tokens[256] = (pvl_span){"<|im_end|>", 10};
+    types[256] = PVL_TOKEN_CONTROL;
+    pvl_vocab v = {.kind = PVL_TOKENIZER_BPE,
+                   .count = 257,
+                   .tokens = tokens,
+                   .types = types,
+                   .bos = -1,
+                   .eos = 256,
+                   .pad = -1,
+                   .unk = -1},
+              w;
+    pvl_tokenizer *t = NULL;
+    REQUIRE(pvl_tokenizer_new(&t, NULL, &v, NULL) == PVL_OK);
+    pvl_tokenizer_free(t);
+
+    w = v, w.count = 0;
+    refuse(&w, PVL_E_FORMAT, "empty");
+    w = v, w.count = PVL_TOKENIZER_MAX_TOKENS + 1;
+    refuse(&w, PVL_E_LIMIT, "tokens");
+    w = v, w.merge_count = PVL_TOKENIZER_MAX_MERGES + 1;
+    refuse(&w, PVL_E_LIMIT, "merges");
+    w = v, w.merges = &merge, w.merge_count = 1;
+    refuse(&w, PVL_E_FORMAT, "Merge 0, \"a zz\"");
+    w = v, w.merges = &noise, w.merge_count = 1;
+    refuse(&w, PVL_E_FORMAT, "Merge 0");
+    w = v, w.count = 255;
+    w.eos = -1;
+    refuse(&w, PVL_E_FORMAT, "No token spells the byte");
+    w = v, w.eos = 257;
+    refuse(&w, PVL_E_FORMAT, "end-of-text id 257");
+    w = v, w.unk = -2;
+    refuse(&w, PVL_E_FORMAT, "unknown-token");
+    w = v, w.add_bos = true;
+    refuse(&w, PVL_E_FORMAT, "beginning-of-text");
+    w = v, w.rstrip_ids = &rstrip, w.rstrip_count = 1;
+    refuse(&w, PVL_E_FORMAT, "rstrip_ids");
+    w = v, w.kind = PVL_TOKENIZER_SPM_INTERNLM2;
+    refuse(&w, PVL_E_FORMAT, "no scores");
+    w.scores = scores;
+    refuse(&w, PVL_E_FORMAT, "No token spells the byte 0x00");
+    scores[5] = NAN;
+    refuse(&w, PVL_E_FORMAT, "score of token 5");
+    types[7] = PVL_TOKEN_BYTE;
+    scores[5] = 0;
+    refuse(&w, PVL_E_FORMAT, "Token 7 is typed as a byte");
+    w.kind = (pvl_tokenizer_kind)9;
+    refuse(&w, PVL_E_UNSUPPORTED, "kind 9");
+}
+
+/* ---- memory ---- */
+
+typedef struct failing {
+    size_t left, live;
+} failing;
+
+static void *failing_alloc(void *ctx, size_t bytes) {
+    failing *f = ctx;
+    if (f->left == 0)
+        return NULL;
+    f->left--;
+    f->live++;
+    return pvl_libc_allocator.alloc(NULL, bytes);
+}
+
+static void failing_free(void *ctx, void *p) {
+    ((failing *)ctx)->live--;
+    pvl_libc_allocator.free(NULL, p);
+}
+
+TEST(every_allocation_may_fail) {
+    static const char text[] = "<|user|>\nA\xCC\x8A long caf\xC3\xA9\xFF, <|end|> "
+                               "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    for (int m = 0; m < 2; m++) {
+        text_vocab v;
+        failing f = {0, 0};
+        pvl_allocator a = {failing_alloc, failing_free, &f};
+        pvl_tokenizer *t = NULL;
+        pvl_status status = PVL_E_MEMORY;
+        REQUIRE(text_vocab_load(&v, m ? "phi3" : "qwen2", false));
+        if (m == 0) { /* the merges take long, and allocate nothing */
+            v.vocab.merge_count = 300;
+        }
+        for (size_t n = 0; status == PVL_E_MEMORY && n < 100; n++) {
+            f.left = n;
+            status = pvl_tokenizer_new(&t, &a, &v.vocab, NULL);
+            CHECK(status == PVL_OK || (f.live == 0 && t == NULL));
+        }
+        CHECK_EQ_INT(status, PVL_OK);
+        text_vocab_free(&v);
+        status = PVL_E_MEMORY;
+        for (size_t n = 0; status == PVL_E_MEMORY && n < 100; n++) {
+            pvl_tokens ids = {.allocator = &a};
+            size_t live = f.live;
+            f.left = n;
+            status = pvl_tokenizer_encode(t, &ids, text, strlen(text), PVL_ENCODE_SPECIAL, NULL);
+            CHECK(status == PVL_OK || (status == PVL_E_MEMORY && ids.count == 0));
+            pvl_tokens_free(&ids);
+            CHECK_EQ_UINT(f.live, live);
+        }
+        CHECK_EQ_INT(status, PVL_OK);
+        pvl_tokenizer_free(t);
+        CHECK_EQ_UINT(f.live, 0);
+    }
+}
+
+TEST_MAIN(CASE(vectors), CASE(decoding_gives_the_text_back), CASE(any_bytes_are_a_text),
+          CASE(long_texts_take_no_time), CASE(merges_are_the_lowest_key_then_leftmost),
+          CASE(segments_read_as_one_text),
+          CASE(internlm2_pieces_of_control_tokens_stay_literal_for_users),
+          CASE(streams_whole_characters), CASE(shows_boxes_and_hides_turns),
+          CASE(cleans_up_as_it_streams), CASE(internlm2_as_llama_cpp_writes_it),
+          CASE(phi3_rstrip_by_default), CASE(refuses_vocabularies_that_do_not_fit_together),
+          CASE(every_allocation_may_fail))
