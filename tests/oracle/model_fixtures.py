@@ -5,9 +5,12 @@
 
 Writes tests/fixtures/model/NAME.gguf and NAME.golden for NAME in
 
-    qwen2, internlm2, phi3        F32, one file each, every stage
+    qwen2, internlm2, phi3        F32 (qwen2) or BF16, one file each, every stage; every weight is a BF16 value
     NAME-q8_0, NAME-q4_0          the same weights quantized; golden values are those of the dequantized weights.
                                   internlm2-q8_0 is a pair: internlm2-q8_0.gguf and internlm2-q8_0-mmproj.gguf
+
+and the same three as published checkpoints, tests/fixtures/hf/NAME/: BF16 safetensors (phi3 in two shards), config.json,
+tokenizer files, all under the names of InternVL2-1B, -2B and -4B. What is converted from them must answer as the .golden says.
 
 InternLM2 is computed by transformers' Llama, which is the same model with the fused wqkv taken apart; its q and k rows are
 put in the interleaved order that GGUF files of that architecture have. Every parameter is random, also norms and biases.
@@ -16,7 +19,7 @@ A .golden file, little-endian: "PVLG", u32 entries; each entry: u32 bytes of its
 u32 dimensions, u32 each (outermost first), the values. tests/golden.h reads it. Entries:
 
     image                 u8 [height, width, 3], the picture; max_tiles i32 [1], what it was cut with
-    pixels                [tiles, 3, S, S] normalised, thumbnail last        (F32 models only, as the next three)
+    pixels                [tiles, 3, S, S] normalised, thumbnail last        (not for quantized models, as the next three)
     patches               [tiles, grid^2 + 1, D] after the patch convolution, class token and positions
     vit.I                 [tiles, grid^2 + 1, D] after block I
     shuffle               [tiles, T, 4D] after the pixel shuffle
@@ -24,17 +27,18 @@ u32 dimensions, u32 each (outermost first), the values. tests/golden.h reads it.
     RUN.question          u8, the user's text; RUN.images i32 [1], 1 when the picture comes before it
     RUN.long_factors      i32 [1], 1 when Phi-3's long list holds for the whole run
     RUN.ids               i32 [n] prompt
-    RUN.embeds            [n, H] with the picture's rows in place                  (F32 models only)
-    RUN.layer.I           [n, H] after decoder block I                             (F32 models only)
+    RUN.embeds            [n, H] with the picture's rows in place                  (not for quantized models)
+    RUN.layer.I           [n, H] after decoder block I                             (not for quantized models)
     RUN.norm              [n, H] after the final norm
-    RUN.logits            [m, V], the last m rows: 32 in F32 models, 16 in the others, 1 in the run "long"
+    RUN.logits            [m, V], the last m rows: 16 for quantized models, else 32, 1 in the run "long"
     RUN.greedy            i32 [64] tokens that follow
     RUN.margins           [64] distance from the best to the second best logit at each of them
 
 Runs: image (one picture), text, and for phi3 long (a prompt beyond original_max_position_embeddings) and text-long (the
-text prompt with the long list, as in a session whose context is longer than that; F32 only).
+text prompt with the long list, as in a session whose context is longer than that; not for quantized models).
 """
 
+import json
 import struct
 import sys
 from pathlib import Path
@@ -47,6 +51,7 @@ from PIL import Image
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
 OUT = Path(__file__).resolve().parent.parent / "fixtures" / "model"
+HF = OUT.parent / "hf"
 GREEDY = 64
 SYSTEM = "Be short."
 CORPUS = (
@@ -154,12 +159,15 @@ class Spm:
         self.scores = [0.0] * 259 + [-float(i) for i in range(len(pieces))]
         self.types = [2, 3, 3] + [6] * 256 + [1] * len(pieces)
         self.base = len(self.tokens)
+        self.spelled = []
         if phi3:
             self.markers = ["<|assistant|>", "<|system|>", "<|end|>", "<|user|>"]
             self.special = ["<|endoftext|>", *self.markers, *NINE]
         else:
+            # Two pieces of the model file that tokenizer_config.json renames, as in InternLM2.
             self.markers = []
             self.special = ["<|im_end|>", "<|im_start|>", *NINE]
+            self.spelled = ["[UNUSED_TOKEN_145]", "[UNUSED_TOKEN_146]"]
         self.tokens += self.special
         self.scores += [-1000.0] * len(self.special)
         self.types += [4 if phi3 and s in self.markers else 3 for s in self.special]
@@ -213,7 +221,7 @@ class Spm:
         w.add_add_space_prefix(self.phi3)
         w.add_string("pocketvl.tokenizer.kind", "spm-llama-slow" if self.phi3 else "spm-internlm2")
         if self.phi3:
-            w.add_array("pocketvl.tokenizer.rstrip_ids", [self.ids[m] for m in self.markers])
+            w.add_array("pocketvl.tokenizer.rstrip_ids", [2, *(self.ids[m] for m in self.markers)])
 
 
 # ---- models ----
@@ -334,6 +342,8 @@ def randomise(model, vocab, seed):
         head[vocab.base :] *= 0.01
         if isinstance(vocab, Spm):
             head[:3] *= 0.01
+        for p in model.parameters():
+            p.copy_(p.bfloat16().float())
 
 
 # ---- GGUF names ----
@@ -426,9 +436,11 @@ def to_gguf(name, model):
     return out
 
 
-def type_of(tensor, array, variant):
-    if array.ndim < 2 or "position_embd" in tensor or "class_embd" in tensor or variant is None:
+def type_of(name, tensor, array, variant):
+    if array.ndim < 2 or "position_embd" in tensor or "class_embd" in tensor:
         return T.F32
+    if variant is None:
+        return T.F32 if name == "qwen2" else T.BF16
     if "patch_embd" in tensor:
         return T.F16
     assert array.shape[-1] % 32 == 0, tensor
@@ -443,7 +455,9 @@ def quantized(array, t):
         half = array.astype(np.float16)
         return half, half.astype(np.float32)
     blocks = gguf.quants.quantize(array, t)
-    return blocks, gguf.quants.dequantize(blocks, t).reshape(array.shape)
+    floats = gguf.quants.dequantize(blocks, t).reshape(array.shape)
+    assert t != T.BF16 or np.array_equal(floats, array)
+    return blocks, floats
 
 
 def llm_metadata(w, name, model, vocab):
@@ -500,7 +514,7 @@ def write_gguf(name, variant, model, vocab, tensors):
         writers[1].add_type("mmproj")
     clip_metadata(writers[-1], name, model)
     for tensor, (array, _) in tensors.items():
-        t = type_of(tensor, array, variant)
+        t = type_of(name, tensor, array, variant)
         data, _ = quantized(array, t)
         vision = tensor.startswith(("v.", "mm."))
         if tensor in ("v.class_embd", "v.position_embd.weight"):
@@ -515,6 +529,245 @@ def write_gguf(name, variant, model, vocab, tensors):
         x.write_tensors_to_file()
         x.close()
     return stem
+
+
+# ---- published checkpoints ----
+
+
+def published_tensors(name, model):
+    """Names and shapes of the checkpoints that InternVL2 was published as."""
+    sd = {k.removeprefix("model."): v.detach() for k, v in model.named_parameters()}
+    out = {}
+    v, p = "vision_tower.", "vision_model."
+    out[p + "embeddings.class_embedding"] = sd[v + "embeddings.cls_token"]
+    out[p + "embeddings.position_embedding"] = sd[v + "embeddings.position_embeddings"]
+    for x in ("weight", "bias"):
+        out[p + f"embeddings.patch_embedding.{x}"] = sd[v + f"embeddings.patch_embeddings.projection.{x}"]
+    for i in range(model.config.vision_config.num_hidden_layers):
+        a, b = p + f"encoder.layers.{i}.", v + f"encoder.layer.{i}."
+        for x in ("weight", "bias"):
+            out[a + "attn.qkv." + x] = torch.cat([sd[b + f"attention.{q}_proj.{x}"] for q in "qkv"])
+            out[a + "attn.proj." + x] = sd[b + "attention.projection_layer." + x]
+            out[a + "norm1." + x] = sd[b + "layernorm_before." + x]
+            out[a + "norm2." + x] = sd[b + "layernorm_after." + x]
+            out[a + "mlp.fc1." + x] = sd[b + "mlp.fc1." + x]
+            out[a + "mlp.fc2." + x] = sd[b + "mlp.fc2." + x]
+        out[a + "ls1"], out[a + "ls2"] = sd[b + "lambda_1"], sd[b + "lambda_2"]
+    for x in ("weight", "bias"):
+        out["mlp1.0." + x] = sd["multi_modal_projector.layer_norm." + x]
+        out["mlp1.1." + x] = sd["multi_modal_projector.linear_1." + x]
+        out["mlp1.3." + x] = sd["multi_modal_projector.linear_2." + x]
+    t = model.config.text_config
+    hd, groups = t.hidden_size // t.num_attention_heads, t.num_key_value_heads
+    for key, value in sd.items():
+        if key.startswith("language_model.") and name != "internlm2":
+            out["language_model.model." + key.removeprefix("language_model.")] = value
+    if name != "internlm2":
+        out["language_model.lm_head.weight"] = sd["lm_head.weight"]
+        return out
+    out["language_model.model.tok_embeddings.weight"] = sd["language_model.embed_tokens.weight"]
+    out["language_model.model.norm.weight"] = sd["language_model.norm.weight"]
+    out["language_model.output.weight"] = sd["lm_head.weight"]
+    for i in range(t.num_hidden_layers):
+        a, b = f"language_model.model.layers.{i}.", f"language_model.layers.{i}."
+        q, k, w = (sd[b + f"self_attn.{x}_proj.weight"].reshape(groups, -1, hd, t.hidden_size) for x in "qkv")
+        # For each key/value head: its query heads, its key, its value.
+        out[a + "attention.wqkv.weight"] = torch.cat([q, k, w], 1).reshape(-1, t.hidden_size)
+        out[a + "attention.wo.weight"] = sd[b + "self_attn.o_proj.weight"]
+        out[a + "attention_norm.weight"] = sd[b + "input_layernorm.weight"]
+        out[a + "ffn_norm.weight"] = sd[b + "post_attention_layernorm.weight"]
+        for x, y in (("w1", "gate"), ("w2", "down"), ("w3", "up")):
+            out[a + f"feed_forward.{x}.weight"] = sd[b + f"mlp.{y}_proj.weight"]
+    return out
+
+
+def published_config(name, model, vocab):
+    t, v = model.config.text_config, model.config.vision_config
+    arch = {"qwen2": "Qwen2ForCausalLM", "internlm2": "InternLM2ForCausalLM", "phi3": "Phi3ForCausalLM"}[name]
+    llm = {
+        "architectures": [arch],
+        "hidden_size": t.hidden_size,
+        "intermediate_size": t.intermediate_size,
+        "max_position_embeddings": t.max_position_embeddings,
+        "model_type": name,
+        "num_attention_heads": t.num_attention_heads,
+        "num_hidden_layers": t.num_hidden_layers,
+        "num_key_value_heads": t.num_key_value_heads,
+        "rms_norm_eps": t.rms_norm_eps,
+        "rope_theta": t.rope_parameters["rope_theta"],
+        "hidden_act": "silu",
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+        "vocab_size": len(vocab.tokens),
+    }
+    ids = vocab.ids
+    if name == "qwen2":
+        llm |= {"bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"], "rope_scaling": None}
+        llm |= {"sliding_window": 32768, "use_sliding_window": False}
+    elif name == "internlm2":
+        llm |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2, "bias": False}
+        llm |= {"rope_scaling": {"factor": 2.0, "type": "dynamic"}}
+    else:
+        end = ids["<|endoftext|>"]
+        llm |= {"bos_token_id": 1, "eos_token_id": end, "pad_token_id": end, "sliding_window": 262144}
+        llm["original_max_position_embeddings"] = PHI3_ORIGINAL
+        llm["rope_scaling"] = {"long_factor": PHI3_LONG, "short_factor": PHI3_SHORT, "type": "su"}
+    vision_config = {
+        "architectures": ["InternVisionModel"],
+        "hidden_act": "gelu",
+        "hidden_size": v.hidden_size,
+        "image_size": v.image_size[0],
+        "initializer_factor": 1.0,
+        "intermediate_size": v.intermediate_size,
+        "layer_norm_eps": 1e-6,
+        "model_type": "intern_vit_6b",
+        "norm_type": "layer_norm",
+        "num_attention_heads": v.num_attention_heads,
+        "num_channels": 3,
+        "num_hidden_layers": v.num_hidden_layers,
+        "patch_size": 14,
+        "qk_normalization": False,
+        "qkv_bias": True,
+        "torch_dtype": "bfloat16",
+        "use_flash_attn": True,
+    }
+    return {
+        "architectures": ["InternVLChatModel"],
+        "downsample_ratio": 0.5,
+        "dynamic_image_size": True,
+        "force_image_size": v.image_size[0],
+        "llm_config": llm,
+        "max_dynamic_patch": 12,
+        "min_dynamic_patch": 1,
+        "model_type": "internvl_chat",
+        "ps_version": "v2",
+        "select_layer": -1,
+        "template": {"qwen2": "Hermes-2"}.get(name, SPECS[name]["template"]),
+        "torch_dtype": "bfloat16",
+        "transformers_version": "4.37.2",
+        "use_backbone_lora": 0,
+        "use_llm_lora": 0,
+        "use_thumbnail": True,
+        "vision_config": vision_config,
+    }
+
+
+def varint(n):
+    out = b""
+    while n > 127:
+        out += bytes([n & 127 | 128])
+        n >>= 7
+    return out + bytes([n])
+
+
+def field(number, value):
+    """One field of a protocol buffer: bytes, float or integer."""
+    if isinstance(value, bytes):
+        return varint(number << 3 | 2) + varint(len(value)) + value
+    if isinstance(value, float):
+        return varint(number << 3 | 5) + struct.pack("<f", value)
+    return varint(number << 3) + varint(value)
+
+
+def sentencepiece_model(vocab):
+    pieces = list(zip(vocab.tokens[: vocab.base], vocab.scores, vocab.types))
+    pieces += [(s, 0.0, 4) for s in vocab.spelled]
+    out = b"".join(field(1, field(1, p.encode()) + field(2, float(s)) + field(3, t)) for p, s, t in pieces)
+    trainer = field(3, 2) + field(4, len(pieces)) + field(35, 1) + field(40, 0) + field(41, 1) + field(42, 2)
+    # add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces
+    normalizer = field(1, b"identity") + field(3, int(vocab.phi3)) + field(4, 0) + field(5, 1)
+    return out + field(2, trainer) + field(3, normalizer)
+
+
+def write_tokenizer(folder, name, vocab):
+    added = {t: i for t, i in vocab.ids.items() if i >= vocab.base + len(getattr(vocab, "spelled", []))}
+    decoder = {i: t for t, i in vocab.ids.items() if t in vocab.special}
+    config = {"clean_up_tokenization_spaces": False, "model_max_length": 8192}
+    if name == "qwen2":
+        plain = {t: i for i, t in enumerate(vocab.tokens[: vocab.base])}
+        (folder / "vocab.json").write_text(json.dumps(plain, ensure_ascii=False))
+        (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in vocab.merges))
+        config |= {"add_prefix_space": False, "add_eos_token": False, "bos_token": None, "eos_token": "<|im_end|>"}
+        config |= {"pad_token": "<|endoftext|>", "tokenizer_class": "Qwen2Tokenizer", "unk_token": None, "errors": "replace"}
+    else:
+        (folder / "tokenizer.model").write_bytes(sentencepiece_model(vocab))
+        decoder |= {0: "<unk>", 1: "<s>", 2: "</s>"}
+        config |= {"bos_token": "<s>", "unk_token": "<unk>"}
+        if name == "phi3":
+            config |= {"add_bos_token": True, "add_eos_token": False, "eos_token": "<|endoftext|>", "legacy": False}
+            config |= {"pad_token": "<|endoftext|>", "sp_model_kwargs": {}, "tokenizer_class": "LlamaTokenizer"}
+        else:
+            config |= {"eos_token": "</s>", "pad_token": "</s>", "tokenizer_class": "InternLM2Tokenizer"}
+    markers = getattr(vocab, "markers", [])
+    config["added_tokens_decoder"] = {
+        str(i): {
+            "content": t,
+            "lstrip": False,
+            "normalized": False,
+            "rstrip": t in markers or (name == "phi3" and t == "</s>"),
+            "single_word": False,
+            "special": t not in markers,
+        }
+        for i, t in sorted(decoder.items())
+    }
+    config["additional_special_tokens"] = [t for t in vocab.special if t not in markers and t != "<|endoftext|>"]
+    (folder / "added_tokens.json").write_text(json.dumps(added, indent=2) + "\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def check_sentencepiece(folder, vocab):
+    """Our own encoder above gives SentencePiece's ids."""
+    import sentencepiece
+
+    sp = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    for text in (CORPUS, "Image and the\ncircles, 12 \u00e9!  two  spaces ", "system\nBe short."):
+        want = sp.encode(text)
+        got = vocab.encode_plain((SPACE if vocab.phi3 else "") + text)
+        assert got == want, (text, got, want)
+
+
+def write_published(name, model, vocab):
+    from safetensors.torch import save_file
+
+    folder = HF / name
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {k: v.bfloat16().contiguous().clone() for k, v in published_tensors(name, model).items()}
+    assert sum(t.numel() for t in tensors.values()) == sum(p.numel() for p in model.parameters())
+    if name == "phi3":
+        keys, index = sorted(tensors), {}
+        for i, part in enumerate((keys[: len(keys) // 2], keys[len(keys) // 2 :])):
+            file = f"model-{i + 1:05}-of-00002.safetensors"
+            save_file({k: tensors[k] for k in part}, folder / file, metadata={"format": "pt"})
+            index |= {k: file for k in part}
+        total = sum(t.numel() * 2 for t in tensors.values())
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps({"metadata": {"total_size": total}, "weight_map": index}, indent=2) + "\n"
+        )
+    else:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    ids = vocab.ids
+    eos = {"qwen2": ["<|im_start|>", "<|im_end|>"], "internlm2": ["<|im_end|>", "<|im_start|>"]}
+    stops = [ids[t] for t in eos.get(name, [])] or [2, ids["<|endoftext|>"], ids["<|end|>"]]
+    files = {
+        "config.json": published_config(name, model, vocab),
+        "generation_config.json": {"eos_token_id": stops, "transformers_version": "4.37.2"},
+        "preprocessor_config.json": {
+            "crop_size": SPECS[name]["image_size"],
+            "do_center_crop": True,
+            "do_normalize": True,
+            "do_resize": True,
+            "feature_extractor_type": "CLIPFeatureExtractor",
+            "image_mean": [0.485, 0.456, 0.406],
+            "image_std": [0.229, 0.224, 0.225],
+            "resample": 3,
+            "size": SPECS[name]["image_size"],
+        },
+    }
+    for file, content in files.items():
+        (folder / file).write_text(json.dumps(content, indent=2) + "\n")
+    write_tokenizer(folder, name, vocab)
+    if name != "qwen2":
+        check_sentencepiece(folder, vocab)
 
 
 # ---- runs ----
@@ -703,11 +956,12 @@ def main():
             if score > 0.05:
                 break
         randomise(model, vocab, best[1])
+        write_published(name, model, vocab)
         tensors = to_gguf(name, model)
         for variant in (None, "q8_0", "q4_0"):
             stem = write_gguf(name, variant, model, vocab, tensors)
             for tensor, (array, back) in tensors.items():
-                back(quantized(array, type_of(tensor, array, variant))[1])
+                back(quantized(array, type_of(name, tensor, array, variant))[1])
             g, worst, variety = golden_of(name, model, vocab, variant is None)
             g.write(OUT / f"{stem}.golden")
             sizes = [p.stat().st_size for p in sorted(OUT.glob(f"{stem}*")) if p.stem in (stem, stem + "-mmproj")]
