@@ -74,6 +74,10 @@ struct pvl_session {
 
 double pvl_now_ms(void);
 
+/* Runs the token that was given out last, so that the logits are those of the next; nothing to do
+ * otherwise. */
+pvl_status pvl_session_run_pending(pvl_session *s, pvl_error *err);
+
 /* What a session with these options will allocate, for teams of `members`. */
 pvl_status pvl_session_sizes(const pvl_model *m, const pvl_session_options *o, int members,
                              size_t *kv, size_t *scratch, pvl_error *err);

@@ -76,6 +76,8 @@ pvl_status pvl_session_sizes(const pvl_model *m, const pvl_session_options *o, i
     PVL_TRY(workspace_size(scratch, m, batch, members, err));
     *scratch += (batch * m->llm.hidden + m->llm.vocabulary + 3 * side * side) * sizeof(float);
     *scratch += context * (sizeof(int32_t) + sizeof(uint64_t));
+    *scratch +=
+        m->llm.vocabulary * (sizeof(float) + sizeof(uint32_t) + sizeof(double)); /* sampler */
     return PVL_OK;
 }
 
@@ -575,7 +577,9 @@ static void drop_front(pvl_text *text, size_t bytes) {
     text->bytes -= bytes;
 }
 
-static pvl_status run_last(pvl_session *s, pvl_error *err) {
+pvl_status pvl_session_run_pending(pvl_session *s, pvl_error *err) {
+    if (s->state != PVL_SESSION_PENDING)
+        return PVL_OK;
     const pvl_model *m = &s->engine->model;
     double start = pvl_now_ms();
     pvl_model_embed(m, s->rows, (size_t)s->last_token);
@@ -591,6 +595,7 @@ static pvl_status run_last(pvl_session *s, pvl_error *err) {
     s->ids[s->filled] = s->last_token;
     s->keys[s->filled] = 0;
     s->filled++;
+    s->state = PVL_SESSION_READY;
     s->stats.decode_ms += pvl_now_ms() - start;
     return PVL_OK;
 }
@@ -621,9 +626,7 @@ pvl_status pvl_session_next(pvl_session *s, pvl_piece *out, pvl_error *err) {
     }
     drop_front(&s->pending, s->given);
     s->given = 0;
-    pvl_status status = PVL_OK;
-    if (s->state == PVL_SESSION_PENDING)
-        status = run_last(s, err);
+    pvl_status status = pvl_session_run_pending(s, err);
     int32_t token = -1;
     if (status == PVL_OK)
         status = pvl_sampler_next(&s->sampler, &token, s->logits, s->engine->model.llm.vocabulary,
