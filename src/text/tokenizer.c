@@ -517,7 +517,7 @@ static void insert_pair(pvl_tokenizer *t, uint64_t pair, uint32_t rank) {
 static pvl_status fill_merges(pvl_tokenizer *t, const pvl_vocab *v, pvl_error *err) {
     unsigned char small[512], *whole = small;
     void *memory = NULL;
-    size_t longest = 0;
+    size_t longest = 0, guess = 0;
     pvl_status status = PVL_OK;
     for (size_t i = 0; i < v->merge_count; i++)
         longest = v->merges[i].bytes > longest ? v->merges[i].bytes : longest;
@@ -534,7 +534,12 @@ static pvl_status fill_merges(pvl_tokenizer *t, const pvl_vocab *v, pvl_error *e
             unspell(whole + a, &b, space + 1, m.bytes - left_bytes - 1)) {
             left = pvl_tokenizer_lookup(t, whole, a);
             right = pvl_tokenizer_lookup(t, whole + a, b);
-            joined = pvl_tokenizer_lookup(t, whole, a + b);
+            /* Vocabularies list the wholes by rank, so the next id is the best guess. */
+            joined = guess < t->count && !(t->flags[guess] & PVL_T_ADDED) &&
+                             t->begin[guess + 1] - t->begin[guess] == a + b &&
+                             memcmp(t->text + t->begin[guess], whole, a + b) == 0
+                         ? (int32_t)guess
+                         : pvl_tokenizer_lookup(t, whole, a + b);
         }
         if (left < 0 || right < 0 || joined < 0) {
             status = pvl_fail(err, PVL_E_FORMAT,
@@ -545,6 +550,7 @@ static pvl_status fill_merges(pvl_tokenizer *t, const pvl_vocab *v, pvl_error *e
             break;
         }
         t->joined[i] = (uint32_t)joined;
+        guess = (size_t)joined + 1;
         insert_pair(t, (uint64_t)(uint32_t)left << 20 | (uint32_t)right, (uint32_t)i);
     }
     pvl_free(t->allocator, memory);
