@@ -1,7 +1,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/scalar.h"
+#include "kernels/sets.h"
 
 void pvl_k_scores__scalar(float *s, size_t s_stride, const float *q, size_t q_stride, size_t rows,
                           const float *keys, size_t panels, size_t d) {

@@ -1,56 +1,60 @@
+/* The kernel sets as tables, and the choice among them. */
 #include <string.h>
 
-#include "kernels/scalar.h"
+#include "kernels/sets.h"
 
-const pvl_kernels pvl_kernels_scalar = {
-    .name = "scalar",
-    .tile = {[PVL_PACK_F32] = pvl_k_tile_f32__scalar,
-             [PVL_PACK_Q8] = pvl_k_tile_q8__scalar,
-             [PVL_PACK_Q8W] = pvl_k_tile_q8w__scalar,
-             [PVL_PACK_Q4] = pvl_k_tile_q4__scalar,
-             [PVL_PACK_Q4M] = pvl_k_tile_q4m__scalar},
-    .finish = pvl_k_finish__scalar,
-    .quantize = {[PVL_PACK_F32] = pvl_k_quantize_f32__scalar,
-                 [PVL_PACK_Q8] = pvl_k_quantize_q8__scalar,
-                 [PVL_PACK_Q8W] = pvl_k_quantize_q8w__scalar,
-                 [PVL_PACK_Q4] = pvl_k_quantize_q4__scalar,
-                 [PVL_PACK_Q4M] = pvl_k_quantize_q4__scalar},
-    .layer_stats = pvl_k_layer_stats__scalar,
-    .rms_stats = pvl_k_rms_stats__scalar,
-    .normalize = pvl_k_normalize__scalar,
-    .silu_mul = pvl_k_silu_mul__scalar,
-    .rotate = pvl_k_rotate__scalar,
-    .scores = pvl_k_scores__scalar,
-    .max = pvl_k_max__scalar,
-    .exp_sum = pvl_k_exp_sum__scalar,
-    .widen_keys = pvl_k_widen_keys__scalar,
-    .widen_value = pvl_k_widen_value__scalar,
-    .mix = pvl_k_mix__scalar,
-};
+#define TILES(set)                                                                                 \
+    .tile = {[PVL_PACK_F32] = pvl_k_tile_f32__##set,                                               \
+             [PVL_PACK_Q8] = pvl_k_tile_q8__##set,                                                 \
+             [PVL_PACK_Q8W] = pvl_k_tile_q8w__##set,                                               \
+             [PVL_PACK_Q4] = pvl_k_tile_q4__##set,                                                 \
+             [PVL_PACK_Q4M] = pvl_k_tile_q4m__##set}
+
+#define REST(set)                                                                                  \
+    .finish = pvl_k_finish__##set,                                                                 \
+    .quantize = {[PVL_PACK_F32] = pvl_k_quantize_f32__##set,                                       \
+                 [PVL_PACK_Q8] = pvl_k_quantize_q8__##set,                                         \
+                 [PVL_PACK_Q8W] = pvl_k_quantize_q8w__##set,                                       \
+                 [PVL_PACK_Q4] = pvl_k_quantize_q4__##set,                                         \
+                 [PVL_PACK_Q4M] = pvl_k_quantize_q4__##set},                                       \
+    .layer_stats = pvl_k_layer_stats__##set, .rms_stats = pvl_k_rms_stats__##set,                  \
+    .normalize = pvl_k_normalize__##set, .silu_mul = pvl_k_silu_mul__##set,                        \
+    .rotate = pvl_k_rotate__##set, .scores = pvl_k_scores__##set, .max = pvl_k_max__##set,         \
+    .exp_sum = pvl_k_exp_sum__##set, .widen_keys = pvl_k_widen_keys__##set,                        \
+    .widen_value = pvl_k_widen_value__##set, .mix = pvl_k_mix__##set
+
+static const pvl_kernels scalar = {.name = "scalar", TILES(scalar), REST(scalar)};
+#ifdef PVL_HAVE_SIMD128
+static const pvl_kernels simd128 = {.name = "simd128", TILES(simd128), REST(simd128)};
+#endif
+#ifdef PVL_HAVE_RELAXED
+static const pvl_kernels relaxed = {.name = "relaxed", TILES(relaxed), REST(relaxed)};
+static const pvl_kernels relaxed_dot = {.name = "relaxed-dot", TILES(relaxed_dot), REST(relaxed)};
+#endif
 
 static const pvl_kernels *const sets[] = {
 #ifdef PVL_HAVE_RELAXED
-    &pvl_kernels_relaxed,
+    &relaxed,
+    &relaxed_dot,
 #endif
 #ifdef PVL_HAVE_SIMD128
-    &pvl_kernels_simd128,
+    &simd128,
 #endif
-    &pvl_kernels_scalar,
+    &scalar,
 };
 
 static const char *const names[] = {
 #ifdef PVL_HAVE_RELAXED
-    "relaxed",
+    "relaxed", "relaxed-dot",
 #endif
 #ifdef PVL_HAVE_SIMD128
     "simd128",
 #endif
-    "scalar",
-    NULL,
+    "scalar",  NULL,
 };
 
 #if defined(PVL_HAVE_RELAXED)
-#define NAMES "relaxed, simd128, scalar"
+#define NAMES "relaxed, relaxed-dot, simd128, scalar"
 #elif defined(PVL_HAVE_SIMD128)
 #define NAMES "simd128, scalar"
 #else
@@ -59,8 +63,13 @@ static const char *const names[] = {
 
 pvl_status pvl_kernels_select(const pvl_kernels **out, const char *name, pvl_error *err) {
     *out = sets[0];
-    if (!name)
+    if (!name) {
+#ifdef PVL_HAVE_RELAXED
+        if (pvl_relaxed_dot_is_native())
+            *out = &relaxed_dot;
+#endif
         return PVL_OK;
+    }
     for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++) {
         if (strcmp(sets[i]->name, name) == 0) {
             *out = sets[i];

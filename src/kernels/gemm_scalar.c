@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "kernels/scalar.h"
+#include "kernels/sets.h"
 
 static float load_f32(const unsigned char *p) {
     float v;

@@ -27,6 +27,14 @@
 
 #include "kernels/kernels.h"
 
+/* WebAssembly has the vectors that it was compiled for; natively SIMDe brings both. */
+#if defined(__wasm_simd128__) || !defined(__wasm__)
+#define PVL_HAVE_SIMD128
+#endif
+#if defined(__wasm_relaxed_simd__) || !defined(__wasm__)
+#define PVL_HAVE_RELAXED
+#endif
+
 enum {
     PVL_PANEL = PVL_ROW_GROUP, /* outputs of a panel */
     PVL_TILE_ROWS = 4,         /* activation rows of a tile */
@@ -99,13 +107,5 @@ struct pvl_kernels {
     void (*mix)(float *o, const float *keep, const float *p, size_t p_stride, size_t rows,
                 const float *v, size_t keys, size_t d);
 };
-
-extern const pvl_kernels pvl_kernels_scalar;
-#ifdef PVL_HAVE_SIMD128
-extern const pvl_kernels pvl_kernels_simd128;
-#endif
-#ifdef PVL_HAVE_RELAXED
-extern const pvl_kernels pvl_kernels_relaxed;
-#endif
 
 #endif

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "kernels/scalar.h"
+#include "kernels/sets.h"
 
 void pvl_k_quantize_f32__scalar(unsigned char *out, const float *x, size_t n) {
     memcpy(out, x, n * sizeof *x);

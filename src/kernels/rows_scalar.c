@@ -1,6 +1,6 @@
 #include <math.h>
 
-#include "kernels/scalar.h"
+#include "kernels/sets.h"
 
 /* Sums in double: the reference that the vector sets are held against. */
 void pvl_k_layer_stats__scalar(float stats[2], const float *x, size_t k, float eps) {

@@ -1,0 +1,137 @@
+/* Attention of the SIMD sets. Include once per file, after defining NAME(op). */
+#include "kernels/math_simd.h"
+#include "kernels/private.h"
+
+/* One panel of eight keys against `rows` queries. */
+PVL_INLINE void score_panel(float *s, size_t s_stride, const float *q, size_t q_stride,
+                            const float *keys, size_t d, size_t rows) {
+    v128_t sum[PVL_TILE_ROWS][2];
+    for (size_t r = 0; r < rows; r++)
+        sum[r][0] = sum[r][1] = wasm_f32x4_splat(0);
+    for (size_t i = 0; i < d; i += 4) {
+        for (size_t l = 0; l < 4; l++, keys += PVL_PANEL) {
+            v128_t k0 = wasm_v128_load(keys), k1 = wasm_v128_load(keys + 4);
+            for (size_t r = 0; r < rows; r++) {
+                v128_t x = wasm_v128_load32_splat(q + r * q_stride + i + l);
+                sum[r][0] = madd4(x, k0, sum[r][0]);
+                sum[r][1] = madd4(x, k1, sum[r][1]);
+            }
+        }
+    }
+    for (size_t r = 0; r < rows; r++) {
+        wasm_v128_store(s + r * s_stride, sum[r][0]);
+        wasm_v128_store(s + r * s_stride + 4, sum[r][1]);
+    }
+}
+
+PVL_INLINE void score_rows(float *s, size_t s_stride, const float *q, size_t q_stride,
+                           const float *keys, size_t panels, size_t d, size_t rows) {
+    for (size_t p = 0; p < panels; p++, keys += d * PVL_PANEL) {
+        score_panel(s + p * PVL_PANEL, s_stride, q, q_stride, keys, d, rows);
+    }
+}
+
+void NAME(scores)(float *s, size_t s_stride, const float *q, size_t q_stride, size_t rows,
+                  const float *keys, size_t panels, size_t d) {
+    switch (rows) {
+    case 1:
+        score_rows(s, s_stride, q, q_stride, keys, panels, d, 1);
+        break;
+    case 2:
+        score_rows(s, s_stride, q, q_stride, keys, panels, d, 2);
+        break;
+    case 3:
+        score_rows(s, s_stride, q, q_stride, keys, panels, d, 3);
+        break;
+    default:
+        score_rows(s, s_stride, q, q_stride, keys, panels, d, 4);
+    }
+}
+
+float NAME(max)(const float *x, size_t n) {
+    v128_t a = wasm_v128_load(x), b = wasm_v128_load(x + 4);
+    for (size_t i = 8; i < n; i += 8) {
+        a = wasm_f32x4_pmax(a, wasm_v128_load(x + i));
+        b = wasm_f32x4_pmax(b, wasm_v128_load(x + i + 4));
+    }
+    return max4(wasm_f32x4_pmax(a, b));
+}
+
+float NAME(exp_sum)(float *x, size_t n, float top) {
+    v128_t t = wasm_f32x4_splat(top), a = wasm_f32x4_splat(0), b = a;
+    for (size_t i = 0; i < n; i += 8) {
+        v128_t u = exp4(wasm_f32x4_sub(wasm_v128_load(x + i), t));
+        v128_t v = exp4(wasm_f32x4_sub(wasm_v128_load(x + i + 4), t));
+        wasm_v128_store(x + i, u);
+        wasm_v128_store(x + i + 4, v);
+        a = wasm_f32x4_add(a, u);
+        b = wasm_f32x4_add(b, v);
+    }
+    return sum4(wasm_f32x4_add(a, b));
+}
+
+/* Eight columns of the values. */
+PVL_INLINE void mix_columns(float *o, const float *keep, const float *p, size_t p_stride,
+                            const float *v, size_t keys, size_t d, size_t rows) {
+    v128_t sum[PVL_TILE_ROWS][2];
+    for (size_t r = 0; r < rows; r++) {
+        v128_t k = wasm_v128_load32_splat(keep + r);
+        sum[r][0] = wasm_f32x4_mul(wasm_v128_load(o + r * d), k);
+        sum[r][1] = wasm_f32x4_mul(wasm_v128_load(o + r * d + 4), k);
+    }
+    for (size_t j = 0; j < keys; j++, v += d) {
+        v128_t v0 = wasm_v128_load(v), v1 = wasm_v128_load(v + 4);
+        for (size_t r = 0; r < rows; r++) {
+            v128_t x = wasm_v128_load32_splat(p + r * p_stride + j);
+            sum[r][0] = madd4(x, v0, sum[r][0]);
+            sum[r][1] = madd4(x, v1, sum[r][1]);
+        }
+    }
+    for (size_t r = 0; r < rows; r++) {
+        wasm_v128_store(o + r * d, sum[r][0]);
+        wasm_v128_store(o + r * d + 4, sum[r][1]);
+    }
+}
+
+PVL_INLINE void mix_rows(float *o, const float *keep, const float *p, size_t p_stride,
+                         const float *v, size_t keys, size_t d, size_t rows) {
+    for (size_t i = 0; i < d; i += PVL_PANEL)
+        mix_columns(o + i, keep, p, p_stride, v + i, keys, d, rows);
+}
+
+void NAME(mix)(float *o, const float *keep, const float *p, size_t p_stride, size_t rows,
+               const float *v, size_t keys, size_t d) {
+    switch (rows) {
+    case 1:
+        mix_rows(o, keep, p, p_stride, v, keys, d, 1);
+        break;
+    case 2:
+        mix_rows(o, keep, p, p_stride, v, keys, d, 2);
+        break;
+    case 3:
+        mix_rows(o, keep, p, p_stride, v, keys, d, 3);
+        break;
+    default:
+        mix_rows(o, keep, p, p_stride, v, keys, d, 4);
+    }
+}
+
+PVL_INLINE void widen8(float *out, const unsigned char *q, v128_t scale0, v128_t scale1) {
+    v128_t v = wasm_i16x8_load8x8(q);
+    wasm_v128_store(
+        out, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(wasm_i32x4_extend_low_i16x8(v)), scale0));
+    wasm_v128_store(
+        out + 4, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(wasm_i32x4_extend_high_i16x8(v)), scale1));
+}
+
+void NAME(widen_keys)(float *out, const unsigned char *panel, size_t d) {
+    v128_t scale0 = wasm_v128_load(panel), scale1 = wasm_v128_load(panel + 16);
+    for (size_t i = 0; i < d; i++)
+        widen8(out + i * PVL_PANEL, panel + 32 + i * PVL_PANEL, scale0, scale1);
+}
+
+void NAME(widen_value)(float *out, const unsigned char *row, size_t d) {
+    v128_t scale = wasm_v128_load32_splat(row);
+    for (size_t i = 0; i < d; i += 8)
+        widen8(out + i, row + 4 + i, scale, scale);
+}

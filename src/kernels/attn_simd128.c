@@ -1,0 +1,6 @@
+#include "kernels/sets.h"
+
+#ifdef PVL_HAVE_SIMD128
+#define NAME(op) pvl_k_##op##__simd128
+#include "kernels/attn_simd.h"
+#endif

@@ -1,0 +1,250 @@
+/* Tiles of the SIMD sets: one text, three ways to multiply bytes. Include once per file, after
+ * defining
+ *
+ *   TILE_NAME(op)   name of the function
+ *   and one of
+ *   TILE_PLAIN      i32x4.dot_i16x8 on widened bytes
+ *   TILE_PAIRS      i16x8.relaxed_dot, then pairs to 32 bits by hand: where the engine makes the
+ * 32-bit relaxed dot of several instructions (x86 without AVX-VNNI) this needs three instead of
+ * five, and for 4-bit weights a block of 32 is summed in 16 bits (8 steps * 2 * 15 * 127 = 30480)
+ * and widened once TILE_DOT        i32x4.relaxed_dot_add: one instruction where the processor has
+ * it
+ *
+ * Float accumulators stay in `tile`, in memory: integers need the registers. */
+#include "kernels/private.h"
+#include "kernels/simd.h"
+
+/* 16 weights or activations, as the multiplication wants them. */
+typedef struct operand {
+    v128_t even, odd; /* TILE_PLAIN: bytes 0, 2, ... and 1, 3, ... as 16 bits; else only `even`, all
+                         16 bytes */
+} operand;
+
+#ifdef TILE_PLAIN
+PVL_INLINE operand signed_bytes(v128_t v) {
+    return (operand){wasm_i16x8_shr(wasm_i16x8_shl(v, 8), 8), wasm_i16x8_shr(v, 8)};
+}
+PVL_INLINE operand unsigned_bytes(v128_t v) {
+    return (operand){wasm_v128_and(v, wasm_i16x8_splat(0xFF)), wasm_u16x8_shr(v, 8)};
+}
+PVL_INLINE operand low_nibbles(v128_t v) {
+    v128_t mask = wasm_i16x8_splat(15);
+    return (operand){wasm_v128_and(v, mask), wasm_v128_and(wasm_u16x8_shr(v, 8), mask)};
+}
+PVL_INLINE operand high_nibbles(v128_t v) {
+    return (operand){wasm_v128_and(wasm_u16x8_shr(v, 4), wasm_i16x8_splat(15)),
+                     wasm_u16x8_shr(v, 12)};
+}
+PVL_INLINE v128_t dot_add(operand i8, operand i7, v128_t sum) {
+    sum = wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(i8.even, i7.even));
+    return wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(i8.odd, i7.odd));
+}
+PVL_INLINE v128_t nibble_dot_add(operand i8, operand i7, v128_t sum) {
+    return dot_add(i8, i7, sum);
+}
+PVL_INLINE v128_t nibble_sums(v128_t sum) {
+    return sum;
+}
+#else
+PVL_INLINE operand signed_bytes(v128_t v) {
+    return (operand){v, v};
+}
+PVL_INLINE operand unsigned_bytes(v128_t v) {
+    return (operand){v, v};
+}
+PVL_INLINE operand low_nibbles(v128_t v) {
+    v = wasm_v128_and(v, wasm_i8x16_splat(15));
+    return (operand){v, v};
+}
+PVL_INLINE operand high_nibbles(v128_t v) {
+    v = wasm_v128_and(wasm_u16x8_shr(v, 4), wasm_i8x16_splat(15));
+    return (operand){v, v};
+}
+#ifdef TILE_DOT
+PVL_INLINE v128_t dot_add(operand i8, operand i7, v128_t sum) {
+    return dot_i8_i7_add(i8.even, i7.even, sum);
+}
+PVL_INLINE v128_t nibble_dot_add(operand i8, operand i7, v128_t sum) {
+    return dot_add(i8, i7, sum);
+}
+PVL_INLINE v128_t nibble_sums(v128_t sum) {
+    return sum;
+}
+#else
+PVL_INLINE v128_t dot_add(operand i8, operand i7, v128_t sum) {
+    return wasm_i32x4_add(sum,
+                          wasm_i32x4_dot_i16x8(dot_i8_i7(i8.even, i7.even), wasm_i16x8_splat(1)));
+}
+PVL_INLINE v128_t nibble_dot_add(operand i8, operand i7, v128_t sum) {
+    return wasm_i16x8_add(sum, dot_i8_i7(i8.even, i7.even));
+}
+PVL_INLINE v128_t nibble_sums(v128_t sum) {
+    return wasm_i32x4_dot_i16x8(sum, wasm_i16x8_splat(1));
+}
+#endif
+#endif
+
+PVL_INLINE void clear_tile(float *tile, size_t rows) {
+    for (size_t i = 0; i < rows * PVL_PANEL; i += 4)
+        wasm_v128_store(tile + i, wasm_f32x4_splat(0));
+}
+
+PVL_INLINE void add_to(float *tile, v128_t v, v128_t scale) {
+    wasm_v128_store(tile, madd4(v, scale, wasm_v128_load(tile)));
+}
+
+/* STEPS steps of 8-bit weights. */
+PVL_INLINE void q8_steps(v128_t sum[][2], const unsigned char *q, size_t row_bytes,
+                         const unsigned char *steps, size_t rows, size_t count) {
+    for (size_t j = 0; j < count; j++) {
+        operand w0 = signed_bytes(wasm_v128_load(steps + 32 * j)),
+                w1 = signed_bytes(wasm_v128_load(steps + 32 * j + 16));
+        for (size_t r = 0; r < rows; r++) {
+            operand x = unsigned_bytes(wasm_v128_load32_splat(q + r * row_bytes + 4 * j));
+            sum[r][0] = dot_add(w0, x, sum[r][0]);
+            sum[r][1] = dot_add(w1, x, sum[r][1]);
+        }
+    }
+}
+
+PVL_INLINE void tile_q8(float *tile, const unsigned char *act, size_t row_bytes,
+                        const unsigned char *panel, size_t blocks, size_t rows) {
+    clear_tile(tile, rows);
+    for (size_t b = 0; b < blocks; b++, act += 40, panel += 36 * PVL_PANEL) {
+        v128_t sum[PVL_TILE_ROWS][2];
+        v128_t start0 = wasm_i32x4_shl(wasm_i32x4_load16x4(panel + 16), 6);
+        v128_t start1 = wasm_i32x4_shl(wasm_i32x4_load16x4(panel + 24), 6);
+        for (size_t r = 0; r < rows; r++) {
+            sum[r][0] = start0;
+            sum[r][1] = start1;
+        }
+        q8_steps(sum, act + 8, row_bytes, panel + 32, rows, 8);
+        v128_t scale0 = load_half4(panel), scale1 = load_half4(panel + 8);
+        for (size_t r = 0; r < rows; r++) {
+            v128_t d = wasm_v128_load32_splat(act + r * row_bytes);
+            add_to(tile + r * PVL_PANEL, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(sum[r][0]), d),
+                   scale0);
+            add_to(tile + r * PVL_PANEL + 4, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(sum[r][1]), d),
+                   scale1);
+        }
+    }
+}
+
+PVL_INLINE void tile_q8w(float *tile, const unsigned char *act, size_t row_bytes,
+                         const unsigned char *panel, size_t blocks, size_t rows) {
+    clear_tile(tile, rows);
+    for (size_t b = 0; b < blocks; b++, act += 68, panel += 72 * PVL_PANEL) {
+        v128_t sum[PVL_TILE_ROWS][2];
+        v128_t start0 = wasm_v128_load(panel + 32), start1 = wasm_v128_load(panel + 48);
+        for (size_t r = 0; r < rows; r++) {
+            sum[r][0] = start0;
+            sum[r][1] = start1;
+        }
+        q8_steps(sum, act + 4, row_bytes, panel + 64, rows, 16);
+        v128_t scale0 = wasm_v128_load(panel), scale1 = wasm_v128_load(panel + 16);
+        for (size_t r = 0; r < rows; r++) {
+            v128_t d = wasm_v128_load32_splat(act + r * row_bytes);
+            add_to(tile + r * PVL_PANEL, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(sum[r][0]), d),
+                   scale0);
+            add_to(tile + r * PVL_PANEL + 4, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(sum[r][1]), d),
+                   scale1);
+        }
+    }
+}
+
+PVL_INLINE void q4_steps(v128_t sum[][2], const unsigned char *q, size_t row_bytes,
+                         const unsigned char *steps, size_t rows) {
+    for (size_t r = 0; r < rows; r++)
+        sum[r][0] = sum[r][1] = wasm_i32x4_splat(0);
+    for (size_t j = 0; j < 8; j++) {
+        v128_t v = wasm_v128_load(steps + 16 * j);
+        operand w0 = low_nibbles(v), w1 = high_nibbles(v);
+        for (size_t r = 0; r < rows; r++) {
+            operand x = signed_bytes(wasm_v128_load32_splat(q + r * row_bytes + 4 * j));
+            sum[r][0] = nibble_dot_add(x, w0, sum[r][0]);
+            sum[r][1] = nibble_dot_add(x, w1, sum[r][1]);
+        }
+    }
+    for (size_t r = 0; r < rows; r++) {
+        sum[r][0] = wasm_f32x4_convert_i32x4(nibble_sums(sum[r][0]));
+        sum[r][1] = wasm_f32x4_convert_i32x4(nibble_sums(sum[r][1]));
+    }
+}
+
+PVL_INLINE void tile_q4(float *tile, const unsigned char *act, size_t row_bytes,
+                        const unsigned char *panel, size_t blocks, size_t rows) {
+    clear_tile(tile, rows);
+    for (size_t b = 0; b < blocks; b++, act += 40, panel += 18 * PVL_PANEL) {
+        v128_t sum[PVL_TILE_ROWS][2];
+        q4_steps(sum, act + 8, row_bytes, panel + 16, rows);
+        v128_t scale0 = load_half4(panel), scale1 = load_half4(panel + 8);
+        for (size_t r = 0; r < rows; r++) {
+            v128_t d = wasm_v128_load32_splat(act + r * row_bytes),
+                   c = wasm_v128_load32_splat(act + r * row_bytes + 4);
+            add_to(tile + r * PVL_PANEL, madd4(sum[r][0], d, c), scale0);
+            add_to(tile + r * PVL_PANEL + 4, madd4(sum[r][1], d, c), scale1);
+        }
+    }
+}
+
+PVL_INLINE void tile_q4m(float *tile, const unsigned char *act, size_t row_bytes,
+                         const unsigned char *panel, size_t blocks, size_t rows) {
+    clear_tile(tile, rows);
+    for (size_t b = 0; b < blocks; b++, act += 40, panel += 20 * PVL_PANEL) {
+        v128_t sum[PVL_TILE_ROWS][2];
+        q4_steps(sum, act + 8, row_bytes, panel + 32, rows);
+        v128_t scale0 = load_half4(panel), scale1 = load_half4(panel + 8);
+        v128_t min0 = load_half4(panel + 16), min1 = load_half4(panel + 24);
+        for (size_t r = 0; r < rows; r++) {
+            v128_t d = wasm_v128_load32_splat(act + r * row_bytes),
+                   c = wasm_v128_load32_splat(act + r * row_bytes + 4);
+            add_to(tile + r * PVL_PANEL, wasm_f32x4_mul(sum[r][0], d), scale0);
+            add_to(tile + r * PVL_PANEL + 4, wasm_f32x4_mul(sum[r][1], d), scale1);
+            add_to(tile + r * PVL_PANEL, c, min0);
+            add_to(tile + r * PVL_PANEL + 4, c, min1);
+        }
+    }
+}
+
+PVL_INLINE void tile_f32(float *tile, const unsigned char *act, size_t row_bytes,
+                         const unsigned char *panel, size_t blocks, size_t rows) {
+    v128_t sum[PVL_TILE_ROWS][2];
+    for (size_t r = 0; r < rows; r++)
+        sum[r][0] = sum[r][1] = wasm_f32x4_splat(0);
+    for (size_t k = 0; k < blocks; k++, act += 4, panel += 4 * PVL_PANEL) {
+        v128_t w0 = wasm_v128_load(panel), w1 = wasm_v128_load(panel + 16);
+        for (size_t r = 0; r < rows; r++) {
+            v128_t x = wasm_v128_load32_splat(act + r * row_bytes);
+            sum[r][0] = madd4(x, w0, sum[r][0]);
+            sum[r][1] = madd4(x, w1, sum[r][1]);
+        }
+    }
+    for (size_t r = 0; r < rows; r++) {
+        wasm_v128_store(tile + r * PVL_PANEL, sum[r][0]);
+        wasm_v128_store(tile + r * PVL_PANEL + 4, sum[r][1]);
+    }
+}
+
+#define TILE(op)                                                                                   \
+    void TILE_NAME(op)(float *tile, const unsigned char *act, size_t row_bytes, size_t rows,       \
+                       const unsigned char *panel, size_t blocks) {                                \
+        switch (rows) {                                                                            \
+        case 1:                                                                                    \
+            tile_##op(tile, act, row_bytes, panel, blocks, 1);                                     \
+            break;                                                                                 \
+        case 2:                                                                                    \
+            tile_##op(tile, act, row_bytes, panel, blocks, 2);                                     \
+            break;                                                                                 \
+        case 3:                                                                                    \
+            tile_##op(tile, act, row_bytes, panel, blocks, 3);                                     \
+            break;                                                                                 \
+        default:                                                                                   \
+            tile_##op(tile, act, row_bytes, panel, blocks, 4);                                     \
+        }                                                                                          \
+    }
+
+TILE(f32)
+TILE(q8)
+TILE(q8w)
+TILE(q4)
+TILE(q4m)

@@ -1,0 +1,7 @@
+#include "kernels/sets.h"
+
+#ifdef PVL_HAVE_RELAXED
+#define PVL_SIMD_RELAXED
+#define NAME(op) pvl_k_##op##__relaxed
+#include "kernels/rows_simd.h"
+#endif
