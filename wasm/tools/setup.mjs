@@ -125,12 +125,23 @@ async function npmPackages() {
   writeFileSync(stamp, key);
 }
 
+/** A folder of libraries and those of its folders which hold libraries too (PulseAudio's, for one). */
+function withFolders(/** @type {string} */ folder) {
+  if (!existsSync(folder)) return [];
+  const holds = (/** @type {string} */ path) =>
+    readdirSync(path).some((name) => /^lib.*\.so(\.|$)/.test(name));
+  const inner = readdirSync(folder, { withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .map((entry) => join(folder, entry.name));
+  return [folder, ...inner.filter(holds)];
+}
+
 /** Programs unpacked for the user find their libraries and headers through these scripts. */
 function linkUnpacked() {
   const { triple } = architecture();
   mkdirSync(cacheBin, { recursive: true });
   const usr = join(unpacked, 'usr');
-  const libraries = [join(usr, 'lib', triple), join(unpacked, 'lib', triple)];
+  const libraries = [join(usr, 'lib', triple), join(unpacked, 'lib', triple)].flatMap(withFolders);
   const script = (/** @type {string} */ name, /** @type {string} */ command, extra = '') => {
     const file = join(cacheBin, name);
     rmSync(file, { force: true });
@@ -146,9 +157,16 @@ function linkUnpacked() {
   }
   const browser = join(usr, 'lib/chromium/chromium');
   if (existsSync(browser)) {
+    const fontList = join(unpacked, 'fonts.conf');
+    const dirs = [join(usr, 'share/fonts'), '/usr/share/fonts'].map((dir) => `<dir>${dir}</dir>`);
+    const cached = `<cachedir>${join(unpacked, 'fonts-cache')}</cachedir>`;
+    writeFileSync(
+      fontList,
+      `<?xml version="1.0"?>\n<fontconfig>${dirs.join('')}${cached}</fontconfig>\n`,
+    );
     const fonts = existsSync('/etc/fonts/fonts.conf')
       ? ''
-      : `export FONTCONFIG_SYSROOT='${unpacked}'\n`;
+      : `export FONTCONFIG_FILE='${fontList}'\n`;
     script('chromium', `'${browser}' --no-sandbox`, fonts);
   }
   const gcc = existsSync(join(usr, 'bin'))
