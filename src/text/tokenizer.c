@@ -594,12 +594,6 @@ static pvl_status fill(pvl_tokenizer *t, const pvl_vocab *v, pvl_error *err) {
     for (size_t i = 0; i < v->count && t->unk < 0; i++)
         if (type_of(v, i) == PVL_TOKEN_UNKNOWN)
             t->unk = (int32_t)i;
-    for (int i = 0; i < 256 && t->unk < 0; i++)
-        if (t->byte_ids[i] < 0)
-            return pvl_fail(err, PVL_E_FORMAT,
-                            "No token spells the byte 0x%02X and there is no "
-                            "unknown token: some texts could not be encoded.",
-                            (unsigned)i);
     for (size_t i = 0; v->rstrip_ids && i < v->rstrip_count; i++) {
         if (v->rstrip_ids[i] < 0 || (size_t)v->rstrip_ids[i] >= v->count)
             return pvl_fail(err, PVL_E_FORMAT,
@@ -610,6 +604,13 @@ static pvl_status fill(pvl_tokenizer *t, const pvl_vocab *v, pvl_error *err) {
     }
     if (t->eos >= 0)
         t->flags[t->eos] |= PVL_T_EOG | PVL_T_HIDDEN;
+    /* An unknown token that ends answers would let a text end the turn. */
+    for (int i = 0; i < 256 && (t->unk < 0 || (t->flags[t->unk] & PVL_T_EOG)); i++)
+        if (t->byte_ids[i] < 0)
+            return pvl_fail(err, PVL_E_FORMAT,
+                            "No token spells the byte 0x%02X and there is no "
+                            "unknown token: some texts could not be encoded.",
+                            (unsigned)i);
     return PVL_OK;
 }
 

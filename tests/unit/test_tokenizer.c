@@ -567,6 +567,112 @@ TEST(refuses_vocabularies_that_do_not_fit_together) {
     refuse(&w, PVL_E_UNSUPPORTED, "kind 9");
 }
 
+/* Whatever a file says: an error, or a tokenizer that works. */
+TEST(random_vocabularies_do_no_harm) {
+    enum { TOKENS = 700, MERGES = 300, TEXT = 60 };
+    static const char *const spellings[] = {"<s>",
+                                            "</s>",
+                                            "<unk>",
+                                            "<|im_end|>",
+                                            "[UNUSED_TOKEN_0]",
+                                            "<img>",
+                                            "<0x41>",
+                                            "<0xFF>",
+                                            "[UNUSED_TOKEN_145]",
+                                            "\xE2\x96\x81",
+                                            "\xF0\x9F\x90\x89",
+                                            "\xC4\xA0",
+                                            "\xC4\xA0\xC4\xA0",
+                                            "",
+                                            " ",
+                                            "\xE2\x96"};
+    static const char letters[] = "aaabcde <|im_end|>\xE2\x96\x81\xC4\xA0[UNUSED_TOKEN_0]";
+    static char store[TOKENS + MERGES][24];
+    test_rng rng = test_rng_start(11);
+    int made = 0;
+    for (int round = 0; round < 1500; round++) {
+        pvl_span tokens[TOKENS], merges[MERGES];
+        int32_t types[TOKENS], rstrip[3];
+        float scores[TOKENS];
+        size_t n = test_rng_below(&rng, TOKENS + 1), mild = (size_t)round % 3;
+        for (size_t i = 0; i < TOKENS + MERGES; i++) {
+            size_t bytes = test_rng_below(&rng, i < TOKENS ? 8 : 5), from = test_rng_below(&rng, 4);
+            for (size_t k = 0; k < bytes; k++)
+                store[i][k] =
+                    (char)(from ? 'a' + test_rng_below(&rng, 5) : test_rng_below(&rng, 256));
+            if (i >= TOKENS && mild && n > 0) { /* two tokens' texts */
+                pvl_span a = tokens[test_rng_below(&rng, n)], b = tokens[test_rng_below(&rng, n)];
+                if (a.bytes + b.bytes < 23) {
+                    memcpy(store[i], a.data, a.bytes);
+                    store[i][a.bytes] = ' ';
+                    memcpy(store[i] + a.bytes + 1, b.data, b.bytes);
+                    bytes = a.bytes + 1 + b.bytes;
+                }
+            }
+            if (i >= TOKENS) {
+                merges[i - TOKENS] = (pvl_span){store[i], bytes};
+                continue;
+            }
+            tokens[i] = (pvl_span){store[i], bytes};
+            if (test_rng_below(&rng, 8) == 0) {
+                const char *text =
+                    spellings[test_rng_below(&rng, sizeof spellings / sizeof spellings[0])];
+                tokens[i] = (pvl_span){text, strlen(text)};
+            }
+            types[i] = mild && test_rng_below(&rng, 9) ? PVL_TOKEN_NORMAL
+                                                       : (int32_t)test_rng_below(&rng, 9) - 1;
+            if (types[i] == PVL_TOKEN_BYTE && mild)
+                types[i] = PVL_TOKEN_CONTROL;
+            scores[i] = test_rng_below(&rng, 5) ? test_rng_normal(&rng) : 0;
+        }
+        for (int i = 0; i < 3; i++)
+            rstrip[i] = (int32_t)test_rng_below(&rng, n + 1) - (mild ? 0 : 1);
+        pvl_vocab v = {.kind = (pvl_tokenizer_kind)test_rng_below(&rng, 3),
+                       .count = n,
+                       .tokens = tokens,
+                       .types = test_rng_below(&rng, 5) ? types : NULL,
+                       .scores = scores,
+                       .merges = merges,
+                       .merge_count = mild == 2 ? 0 : test_rng_below(&rng, 3),
+                       .add_bos = round % 2,
+                       .bos = (int32_t)test_rng_below(&rng, n + 1) - 1,
+                       .eos = (int32_t)test_rng_below(&rng, n + 1) - 1,
+                       .pad = -1,
+                       .unk = (int32_t)test_rng_below(&rng, n + 1) - 1,
+                       .add_space_prefix = round % 5 == 0,
+                       .rstrip_ids = round % 7 ? rstrip : NULL,
+                       .rstrip_count = test_rng_below(&rng, 3)};
+        pvl_tokenizer *t = NULL;
+        pvl_error err = {0};
+        pvl_tokens ids = {0};
+        pvl_text back = {0};
+        pvl_status status = pvl_tokenizer_new(&t, NULL, &v, &err);
+        CHECK((status == PVL_OK) == (t != NULL) && (status == PVL_OK) == (err.message[0] == 0));
+        made += t != NULL;
+        for (int k = 0; t && k < 20; k++) {
+            char text[TEXT];
+            size_t bytes = test_rng_below(&rng, TEXT);
+            for (size_t i = 0; i < bytes; i++)
+                text[i] = k % 4 ? letters[test_rng_below(&rng, sizeof letters - 1)]
+                                : (char)test_rng_below(&rng, 256);
+            ids.count = 0;
+            CHECK(pvl_tokenizer_encode(t, &ids, text, bytes, (unsigned)k % 3, NULL) == PVL_OK);
+            for (size_t i = 0; i < ids.count; i++)
+                CHECK(ids.ids[i] >= 0 && (size_t)ids.ids[i] < n);
+            for (size_t i = 0; i < ids.count && k % 3 == 2; i++)
+                CHECK(ids.ids[i] == v.unk || (v.types && types[ids.ids[i]] == PVL_TOKEN_UNKNOWN) ||
+                      !pvl_tokenizer_is_control(t, ids.ids[i]));
+            for (size_t i = 0; i < ids.count && k % 3 == 2; i++)
+                CHECK(!pvl_tokenizer_is_eog(t, ids.ids[i]) || ids.ids[i] == v.eos);
+            decode(t, &back, &ids, (unsigned)test_rng_below(&rng, 32));
+        }
+        pvl_tokens_free(&ids);
+        pvl_text_free(&back);
+        pvl_tokenizer_free(t);
+    }
+    CHECK_MSG(made > 100, "only %d of the vocabularies could be used", made);
+}
+
 /* ---- memory ---- */
 
 typedef struct failing {
@@ -630,4 +736,4 @@ TEST_MAIN(CASE(vectors), CASE(decoding_gives_the_text_back), CASE(any_bytes_are_
           CASE(streams_whole_characters), CASE(shows_boxes_and_hides_turns),
           CASE(cleans_up_as_it_streams), CASE(internlm2_as_llama_cpp_writes_it),
           CASE(phi3_rstrip_by_default), CASE(refuses_vocabularies_that_do_not_fit_together),
-          CASE(every_allocation_may_fail))
+          CASE(random_vocabularies_do_no_harm), CASE(every_allocation_may_fail))
