@@ -34,56 +34,61 @@ static const pvl_kernels relaxed_dot = {.name = "relaxed-dot", TILES(relaxed_dot
 
 static const pvl_kernels *const sets[] = {
 #ifdef PVL_HAVE_RELAXED
-    &relaxed,
     &relaxed_dot,
+    &relaxed,
 #endif
 #ifdef PVL_HAVE_SIMD128
     &simd128,
 #endif
     &scalar,
 };
+enum { SETS = sizeof sets / sizeof sets[0] };
 
-static const char *const names[] = {
 #ifdef PVL_HAVE_RELAXED
-    "relaxed", "relaxed-dot",
-#endif
-#ifdef PVL_HAVE_SIMD128
-    "simd128",
-#endif
-    "scalar",  NULL,
-};
+static const char *const names_native[] = {"relaxed-dot", "relaxed", "simd128", "scalar", NULL};
+static const char *const names_pairs[] = {"relaxed", "relaxed-dot", "simd128", "scalar", NULL};
+static const char *const names_broken[] = {"relaxed", "simd128", "scalar", NULL};
 
-#if defined(PVL_HAVE_RELAXED)
-#define NAMES "relaxed, relaxed-dot, simd128, scalar"
-#elif defined(PVL_HAVE_SIMD128)
-#define NAMES "simd128, scalar"
+const char *const *pvl_kernels_list(void) {
+    switch (pvl_relaxed_dot_probe()) {
+    case PVL_DOT_NATIVE:
+        return names_native;
+    case PVL_DOT_PAIRS:
+        return names_pairs;
+    default:
+        return names_broken;
+    }
+}
 #else
-#define NAMES "scalar"
+const char *const *pvl_kernels_list(void) {
+#ifdef PVL_HAVE_SIMD128
+    static const char *const names[] = {"simd128", "scalar", NULL};
+#else
+    static const char *const names[] = {"scalar", NULL};
+#endif
+    return names;
+}
 #endif
 
 pvl_status pvl_kernels_select(const pvl_kernels **out, const char *name, pvl_error *err) {
-    *out = sets[0];
-    if (!name) {
-#ifdef PVL_HAVE_RELAXED
-        if (pvl_relaxed_dot_is_native())
-            *out = &relaxed_dot;
-#endif
+    const char *const *names = pvl_kernels_list();
+    char text[64] = "";
+    for (const char *const *n = names; *n; n++) {
+        if (n != names)
+            strcat(text, ", ");
+        strcat(text, *n);
+        if (name && strcmp(*n, name) != 0)
+            continue;
+        for (size_t i = 0; i < SETS; i++) {
+            if (strcmp(sets[i]->name, *n) == 0)
+                *out = sets[i];
+        }
         return PVL_OK;
     }
-    for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++) {
-        if (strcmp(sets[i]->name, name) == 0) {
-            *out = sets[i];
-            return PVL_OK;
-        }
-    }
-    return pvl_fail(err, PVL_E_ARGUMENT,
-                    "There is no kernel set \"%s\" in this build: choose one of %s.", name, NAMES);
+    return pvl_fail(err, PVL_E_ARGUMENT, "There is no kernel set \"%s\" here: choose one of %s.",
+                    name, text);
 }
 
 const char *pvl_kernels_name(const pvl_kernels *k) {
     return k->name;
-}
-
-const char *const *pvl_kernels_list(void) {
-    return names;
 }

@@ -27,7 +27,7 @@ typedef struct pvl_kernels pvl_kernels; /* the table, private to kernels/ */
  * there is. */
 pvl_status pvl_kernels_select(const pvl_kernels **out, const char *name, pvl_error *err);
 const char *pvl_kernels_name(const pvl_kernels *k);
-/* Names of the sets in this build, best first, NULL-terminated. */
+/* Names of the sets that this build and engine run, best first, NULL-terminated. */
 const char *const *pvl_kernels_list(void);
 
 /* What an operation runs on. scratch is used within one call, or between pvl_act_prepare and the

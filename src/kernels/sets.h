@@ -52,8 +52,9 @@ PVL_TILES(relaxed);
 PVL_TILES(relaxed_dot);
 PVL_ROWS(relaxed);
 PVL_ATTENTION(relaxed);
-/* Whether the engine makes the 8-bit dot of one instruction of the processor. */
-bool pvl_relaxed_dot_is_native(void);
+/* What the engine makes of the 32-bit relaxed dot. */
+typedef enum pvl_dot_kind { PVL_DOT_BROKEN, PVL_DOT_PAIRS, PVL_DOT_NATIVE } pvl_dot_kind;
+pvl_dot_kind pvl_relaxed_dot_probe(void);
 #endif
 
 #endif

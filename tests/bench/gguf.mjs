@@ -372,3 +372,77 @@ export function head(entries, tensors) {
   out.room(padded(out.length) - out.length);
   return out.bytes.subarray(0, out.length);
 }
+
+// ---- reading ----
+
+/** Any type that may occur: [values of a block, bytes of a block]. */
+const SIZES = /** @type {Record<number, [number, number]>} */ ({
+  ...Object.fromEntries(Object.values(TYPES).map(([id, values, bytes]) => [id, [values, bytes]])),
+  3: [32, 20],
+  7: [32, 24],
+  10: [256, 84],
+  11: [256, 110],
+  20: [32, 18],
+  23: [256, 136],
+  30: [1, 2],
+});
+
+/** @typedef {{name: string, shape: number[], bytes: number}} TensorInfo */
+
+/**
+ * Metadata (lists only by their length) and tensors of a file, from its beginning.
+ * @param {Buffer} bytes
+ * @returns {{meta: Record<string, any>, tensors: TensorInfo[]}}
+ */
+export function readHead(bytes) {
+  let at = 0;
+  const u32 = () => bytes.readUInt32LE((at += 4) - 4);
+  const u64 = () => Number(bytes.readBigUInt64LE((at += 8) - 8));
+  const string = () => {
+    const n = u64();
+    return bytes.toString('utf8', at, (at += n));
+  };
+  /** @type {Record<number, () => any>} */
+  const scalars = {
+    0: () => bytes.readUInt8((at += 1) - 1),
+    1: () => bytes.readInt8((at += 1) - 1),
+    2: () => bytes.readUInt16LE((at += 2) - 2),
+    3: () => bytes.readInt16LE((at += 2) - 2),
+    4: u32,
+    5: () => bytes.readInt32LE((at += 4) - 4),
+    6: () => bytes.readFloatLE((at += 4) - 4),
+    7: () => bytes.readUInt8((at += 1) - 1) !== 0,
+    8: string,
+    10: u64,
+    11: () => Number(bytes.readBigInt64LE((at += 8) - 8)),
+    12: () => bytes.readDoubleLE((at += 8) - 8),
+  };
+  if (bytes.toString('latin1', 0, 4) !== 'GGUF') throw new Error('This is no GGUF file.');
+  at = 8;
+  const [tensorCount, entryCount] = [u64(), u64()];
+  /** @type {Record<string, any>} */
+  const meta = {};
+  for (let i = 0; i < entryCount; i++) {
+    const key = string();
+    const type = u32();
+    if (type !== ARRAY_ID) {
+      meta[key] = scalars[type]();
+      continue;
+    }
+    const [element, n] = [u32(), u64()];
+    for (let k = 0; k < n; k++) scalars[element]();
+    meta[key] = n;
+  }
+  /** @type {TensorInfo[]} */
+  const tensors = [];
+  for (let i = 0; i < tensorCount; i++) {
+    const name = string();
+    const shape = Array.from({ length: u32() }, u64);
+    const type = u32();
+    u64();
+    if (!SIZES[type]) throw new Error(`${name} has the type ${type}, which is not known here.`);
+    const [values, blockBytes] = SIZES[type];
+    tensors.push({ name, shape, bytes: (count(shape) / values) * blockBytes });
+  }
+  return { meta, tensors };
+}
