@@ -8,8 +8,9 @@ Writes tests/fixtures/model/NAME.gguf and NAME.golden for NAME in
     qwen2, internlm2, phi3        F32 (qwen2) or BF16, one file each, every stage; every weight is a BF16 value
     NAME-q8_0, NAME-q4_0          the same weights quantized; golden values are those of the dequantized weights.
                                   internlm2-q8_0 is a pair: internlm2-q8_0.gguf and internlm2-q8_0-mmproj.gguf
+    mixed                         Qwen2 again, every matrix of another type (twelve of them), split in two files
 
-and the same three as published checkpoints, tests/fixtures/hf/NAME/: BF16 safetensors (phi3 in two shards), config.json,
+and the first three as published checkpoints, tests/fixtures/hf/NAME/: BF16 safetensors (phi3 in two shards), config.json,
 tokenizer files, all under the names of InternVL2-1B, -2B and -4B. What is converted from them must answer as the .golden says.
 
 InternLM2 is computed by transformers' Llama, which is the same model with the fused wqkv taken apart; its q and k rows are
@@ -27,8 +28,8 @@ u32 dimensions, u32 each (outermost first), the values. tests/golden.h reads it.
     RUN.question          u8, the user's text; RUN.images i32 [1], 1 when the picture comes before it
     RUN.long_factors      i32 [1], 1 when Phi-3's long list holds for the whole run
     RUN.ids               i32 [n] prompt
-    RUN.embeds            [n, H] with the picture's rows in place                  (not for quantized models)
-    RUN.layer.I           [n, H] after decoder block I                             (not for quantized models)
+    RUN.embeds            [n, H] with the picture's rows in place                  (not for quantized models nor mixed)
+    RUN.layer.I           [n, H] after decoder block I                             (not for quantized models nor mixed)
     RUN.norm              [n, H] after the final norm
     RUN.logits            [m, V], the last m rows: 16 for quantized models, else 32, 1 in the run "long"
     RUN.greedy            i32 [64] tokens that follow
@@ -46,7 +47,9 @@ from pathlib import Path
 import gguf
 import numpy as np
 import torch
+from dtype_fixtures import HALVES
 from gguf import GGMLQuantizationType as T
+from gguf.constants import GGML_QUANT_SIZES
 from PIL import Image
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
@@ -292,6 +295,62 @@ SPECS = {
     ),
 }
 
+SPECS["mixed"] = dict(
+    template="internvl2_5",
+    image_size=56,
+    vit=dict(hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64),
+    text=dict(
+        SPECS["qwen2"]["text"],
+        hidden_size=256,
+        num_hidden_layers=1,
+        intermediate_size=256,
+    ),
+)
+# As in a file that was quantized to Q4_K_M or the like, only more so.
+MIXED = {
+    "token_embd": T.IQ4_XS,
+    "output": T.Q6_K,
+    "blk.0.attn_q": T.Q4_K,
+    "blk.0.attn_k": T.Q5_K,
+    "blk.0.attn_v": T.Q6_K,
+    "blk.0.attn_output": T.Q5_0,
+    "blk.0.ffn_gate": T.Q4_1,
+    "blk.0.ffn_up": T.Q5_1,
+    "blk.0.ffn_down": T.IQ4_NL,
+    "v.patch_embd": T.F16,
+    "v.blk.0.attn_q": T.BF16,
+    "v.blk.0.attn_k": T.F16,
+    "v.blk.0.attn_v": T.Q8_0,
+    "v.blk.0.attn_out": T.Q4_0,
+    "v.blk.0.ffn_up": T.Q5_0,
+    "v.blk.0.ffn_down": T.F32,
+    "mm.model.mlp.1": T.Q2_K,
+    "mm.model.mlp.3": T.Q3_K,
+}
+# Where there is a minimum: how many d make up dmin so that random blocks are centred at zero.
+CENTRE = {T.Q2_K: 1.5, T.Q4_K: 7.5, T.Q5_K: 15.5}
+
+
+def random_blocks(array, t):
+    """Blocks of a type that the gguf package cannot write: random bits, scaled to the deviation of the array."""
+    rng = np.random.default_rng(int(t))
+    length, size = GGML_QUANT_SIZES[t]
+    b = rng.integers(0, 256, (array.size // length, size), dtype=np.uint8)
+
+    def scale_by(d):
+        for k, at in enumerate(HALVES[t]):
+            half = np.float16(d * CENTRE[t] if k else d).view(np.uint8).reshape(-1, 2)
+            b[:, at : at + 2] = half
+        return gguf.quants.dequantize(b, t)
+
+    # Random factors keep blocks apart; rows that are nearly zero stay so.
+    d = rng.uniform(0.5, 1.5, len(b))
+    d *= array.std() / scale_by(d * 0.01).std() * 0.01
+    small = array.reshape(-1, array.shape[-1]).std(-1) < 0.1 * array.std()
+    d[np.repeat(small, array.shape[-1] // length)] *= 0.01
+    floats = scale_by(d).reshape(array.shape)
+    return b.reshape(*array.shape[:-1], -1), floats
+
 
 def build(name, vocab):
     s = SPECS[name]
@@ -439,6 +498,8 @@ def to_gguf(name, model):
 def type_of(name, tensor, array, variant):
     if array.ndim < 2 or "position_embd" in tensor or "class_embd" in tensor:
         return T.F32
+    if name == "mixed":
+        return MIXED[tensor.removesuffix(".weight")]
     if variant is None:
         return T.F32 if name == "qwen2" else T.BF16
     if "patch_embd" in tensor:
@@ -454,6 +515,8 @@ def quantized(array, t):
     if t == T.F16:
         half = array.astype(np.float16)
         return half, half.astype(np.float32)
+    if t in (T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K, T.Q6_K, T.IQ4_NL, T.IQ4_XS):
+        return random_blocks(array, t)
     blocks = gguf.quants.quantize(array, t)
     floats = gguf.quants.dequantize(blocks, t).reshape(array.shape)
     assert t != T.BF16 or np.array_equal(floats, array)
@@ -506,7 +569,8 @@ def write_gguf(name, variant, model, vocab, tensors):
     stem = name if variant is None else f"{name}-{variant}"
     pair = stem == "internlm2-q8_0"
     arch = SPECS[name]["text"]["model_type"]
-    w = gguf.GGUFWriter(OUT / f"{stem}.gguf", {"llama": "internlm2"}.get(arch, arch))
+    split = {"split_max_tensors": 22} if name == "mixed" else {}
+    w = gguf.GGUFWriter(OUT / f"{stem}.gguf", {"llama": "internlm2"}.get(arch, arch), **split)
     llm_metadata(w, name, model, vocab)
     writers = [w]
     if pair:
@@ -798,7 +862,8 @@ def prompt_parts(template, question, image_tokens):
     if template == "phi3-chat":
         start, end = (lambda role: [(f"<|{role}|>", 1), "\n"]), [("<|end|>", 1)]
     else:
-        start, end = (lambda role: [("<|im_start|>", 1), role + "\n"]), [("<|im_end|>", 1)]
+        start = lambda role: [("<|im_start|>", 1), role + "\n"]
+        end = [("<|im_end|>", 1), *(["\n"] if template == "internvl2_5" else [])]
     parts = [*start("system"), SYSTEM, *end, *start("user"), *picture_part, text, *end, *start("assistant")]
     joined = []  # text between two special tokens is one piece
     for p in parts:
@@ -931,7 +996,7 @@ def golden_of(name, model, vocab, full):
         g.add(f"{key}.long_factors", np.int32([long_factors]))
         g.add(f"{key}.ids", np.int32(ids))
         for k, v in s.items():
-            if k == "norm" or (full and key != "long"):
+            if k == "norm" or (full and key != "long" and name != "mixed"):
                 g.add(f"{key}.{k}", v)
         g.add(f"{key}.logits", logits[-1:] if key == "long" else logits[-32:] if full else logits[-16:])
         g.add(f"{key}.greedy", np.int32(greedy))
@@ -939,34 +1004,47 @@ def golden_of(name, model, vocab, full):
     return g, worst, variety
 
 
+def best_seed(name, model, vocab, prepare):
+    """Greedy tokens can be compared only where no two logits are nearly equal: the seed with the widest margins."""
+    best = None
+    for seed in range(40):
+        prepare(seed)
+        _, worst, variety = golden_of(name, model, vocab, True)
+        score = worst if variety >= 12 else -1
+        if best is None or score > best[0]:
+            best = (score, seed)
+        if score > 0.05:
+            break
+    return best[1]
+
+
 def main():
     torch.set_num_threads(1)
     OUT.mkdir(parents=True, exist_ok=True)
     for name in sys.argv[1:] or SPECS:
-        vocab = Bpe() if name == "qwen2" else Spm(name == "phi3")
+        vocab = Spm(name == "phi3") if name in ("internlm2", "phi3") else Bpe()
         model = build(name, vocab)
-        # Greedy tokens can be compared only where no two logits are nearly equal: the seed with the widest margins.
-        best = None
-        for seed in range(40):
+
+        def prepare(seed):
             randomise(model, vocab, seed)
-            _, worst, variety = golden_of(name, model, vocab, True)
-            score = worst if variety >= 12 else -1
-            if best is None or score > best[0]:
-                best = (score, seed)
-            if score > 0.05:
-                break
-        randomise(model, vocab, best[1])
-        write_published(name, model, vocab)
+            if name == "mixed":
+                for tensor, (array, back) in to_gguf(name, model).items():
+                    back(quantized(array, type_of(name, tensor, array, None))[1])
+
+        seed = best_seed(name, model, vocab, prepare)
+        randomise(model, vocab, seed)
         tensors = to_gguf(name, model)
-        for variant in (None, "q8_0", "q4_0"):
+        if name != "mixed":
+            write_published(name, model, vocab)
+        for variant in (None,) if name == "mixed" else (None, "q8_0", "q4_0"):
             stem = write_gguf(name, variant, model, vocab, tensors)
             for tensor, (array, back) in tensors.items():
                 back(quantized(array, type_of(name, tensor, array, variant))[1])
             g, worst, variety = golden_of(name, model, vocab, variant is None)
             g.write(OUT / f"{stem}.golden")
-            sizes = [p.stat().st_size for p in sorted(OUT.glob(f"{stem}*")) if p.stem in (stem, stem + "-mmproj")]
-            print(f"{stem}: seed {best[1]}, smallest margin {worst:.4f}, at least {variety} different tokens, bytes {sizes}",
-                  flush=True)
+            files = [p for p in sorted(OUT.glob(f"{stem}*.gguf")) if p.stem[len(stem) :][:2] in ("", "-m", "-0")]
+            print(f"{stem}: seed {seed}, smallest margin {worst:.4f}, at least {variety} different tokens, "
+                  f"{sum(p.stat().st_size for p in files)} bytes in {len(files)} files", flush=True)
 
 
 if __name__ == "__main__":
