@@ -12,14 +12,16 @@
  *   pvl_loader_finish(loader, &engine, &err);                       // frees the loader
  *   pvl_image_decode(&image, NULL, file, file_bytes, NULL, &err);
  *   pvl_session_new(&session, engine, NULL, &err);
- *   pvl_part parts[] = {{.kind = PVL_PART_IMAGE, .image = image}, {.kind = PVL_PART_TEXT, .text = q, .text_bytes = strlen(q)}};
- *   pvl_message message = {PVL_ROLE_USER, parts, 2};
+ *   pvl_part parts[] = {{.kind = PVL_PART_IMAGE, .image = image}, {.kind = PVL_PART_TEXT, .text =
+ * q, .text_bytes = strlen(q)}}; pvl_message message = {PVL_ROLE_USER, parts, 2};
  *   pvl_session_prompt(session, &message, 1, NULL, &err);           // encodes pictures, prefills
  *   pvl_piece piece;
- *   while (pvl_session_next(session, &piece, &err) == PVL_OK && !piece.stop) write(piece.text, piece.text_bytes);
+ *   while (pvl_session_next(session, &piece, &err) == PVL_OK && !piece.stop) write(piece.text,
+ * piece.text_bytes);
  *
- * Every fallible function returns a status and fills the error slot (NULL allowed; zero it before use). Options are structs
- * where zero means the default. The library never prints, exits or aborts on input. Strings are UTF-8. */
+ * Every fallible function returns a status and fills the error slot (NULL allowed; zero it before
+ * use). Options are structs where zero means the default. The library never prints, exits or aborts
+ * on input. Strings are UTF-8. */
 #ifndef POCKETVL_H
 #define POCKETVL_H
 
@@ -43,12 +45,12 @@ typedef enum pvl_status {
     PVL_E_IO = 4,          /* reading or writing a file failed (native tools only) */
     PVL_E_FORMAT = 5,      /* a file that is damaged or is not what it should be */
     PVL_E_UNSUPPORTED = 6, /* a sound file that this build cannot run */
-    PVL_E_MODEL = 7,       /* a model whose parts do not fit together: missing tensor, wrong shape */
-    PVL_E_IMAGE = 8,       /* not a picture, or a damaged one */
-    PVL_E_LIMIT = 9,       /* larger than a stated limit */
-    PVL_E_CONTEXT = 10,    /* the conversation does not fit the context */
-    PVL_E_STATE = 11,      /* calls out of order */
-    PVL_E_INTERNAL = 12    /* our bug */
+    PVL_E_MODEL = 7,    /* a model whose parts do not fit together: missing tensor, wrong shape */
+    PVL_E_IMAGE = 8,    /* not a picture, or a damaged one */
+    PVL_E_LIMIT = 9,    /* larger than a stated limit */
+    PVL_E_CONTEXT = 10, /* the conversation does not fit the context */
+    PVL_E_STATE = 11,   /* calls out of order */
+    PVL_E_INTERNAL = 12 /* our bug */
 } pvl_status;
 
 typedef struct pvl_error {
@@ -59,7 +61,8 @@ typedef struct pvl_error {
 /* "OK", "MEMORY", ...: the same names that the JavaScript error code carries. Static storage. */
 const char *pvl_status_name(pvl_status code);
 
-/* alloc: `bytes` aligned to 64, or NULL. free: never NULL. Called from the thread that calls the library. */
+/* alloc: `bytes` aligned to 64, or NULL. free: never NULL. Called from the thread that calls the
+ * library. */
 typedef struct pvl_allocator {
     void *(*alloc)(void *ctx, size_t bytes);
     void (*free)(void *ctx, void *p);
@@ -76,7 +79,8 @@ typedef enum pvl_precision {
 typedef struct pvl_engine_options {
     int threads; /* 0 = 1 */
     pvl_precision precision;
-    const char *kernels;            /* name of a kernel set ("scalar", "simd128", "relaxed"), NULL = the best that runs */
+    const char *kernels; /* name of a kernel set ("scalar", "simd128", "relaxed"), NULL = the best
+                            that runs */
     const pvl_allocator *allocator; /* NULL = libc; must outlive the engine */
 } pvl_engine_options;
 
@@ -84,8 +88,10 @@ typedef struct pvl_engine pvl_engine;
 typedef struct pvl_loader pvl_loader;
 
 pvl_status pvl_loader_new(pvl_loader **out, const pvl_engine_options *options, pvl_error *err);
-/* Files in any order, but a split file's parts in their order; each begun, pushed whole, before the next is begun. */
-pvl_status pvl_loader_begin_file(pvl_loader *loader, const char *name, uint64_t bytes, pvl_error *err);
+/* Files in any order, but a split file's parts in their order; each begun, pushed whole, before the
+ * next is begun. */
+pvl_status pvl_loader_begin_file(pvl_loader *loader, const char *name, uint64_t bytes,
+                                 pvl_error *err);
 /* The next n bytes of the file. They are used before the call returns; the caller keeps them. */
 pvl_status pvl_loader_push(pvl_loader *loader, const void *data, size_t n, pvl_error *err);
 /* Checks that everything is there and hands over the engine. The loader is freed in any case. */
@@ -123,7 +129,8 @@ typedef struct pvl_session_options {
 } pvl_session_options;
 
 typedef struct pvl_memory {
-    uint64_t weights, kv_cache, scratch, peak_load; /* bytes; peak_load: most during loading, weights included */
+    uint64_t weights, kv_cache, scratch,
+        peak_load; /* bytes; peak_load: most during loading, weights included */
 } pvl_memory;
 
 typedef struct pvl_bytes {
@@ -131,10 +138,11 @@ typedef struct pvl_bytes {
     size_t bytes;
 } pvl_bytes;
 
-/* What a model will need, from the beginnings of its files (metadata and tensor list, no tensor data needed), before
- * anything is allocated for it. */
-pvl_status pvl_estimate(pvl_memory *out, const pvl_bytes *file_heads, size_t files, const pvl_engine_options *engine,
-                        const pvl_session_options *session, pvl_error *err);
+/* What a model will need, from the beginnings of its files (metadata and tensor list, no tensor
+ * data needed), before anything is allocated for it. */
+pvl_status pvl_estimate(pvl_memory *out, const pvl_bytes *file_heads, size_t files,
+                        const pvl_engine_options *engine, const pvl_session_options *session,
+                        pvl_error *err);
 
 /* ---- pictures ---- */
 
@@ -146,16 +154,18 @@ enum {
 };
 
 typedef struct pvl_image_options {
-    bool ignore_orientation; /* EXIF orientation is applied unless set (the Python reference ignores it) */
-    bool keep_hidden_colour; /* transparent pixels keep their colour, as Python's convert("RGB"), instead of white behind */
+    bool ignore_orientation; /* EXIF orientation is applied unless set (the Python reference ignores
+                                it) */
+    bool keep_hidden_colour; /* transparent pixels keep their colour, as Python's convert("RGB"),
+                                instead of white behind */
 } pvl_image_options;
 
 /* JPEG, PNG, BMP, GIF (first frame) from memory. The bytes may be freed afterwards. */
-pvl_status pvl_image_decode(pvl_image **out, const pvl_allocator *allocator, const void *file, size_t bytes,
-                            const pvl_image_options *options, pvl_error *err);
+pvl_status pvl_image_decode(pvl_image **out, const pvl_allocator *allocator, const void *file,
+                            size_t bytes, const pvl_image_options *options, pvl_error *err);
 /* Copies pixels: RGBA, 8 bits, rows without padding; transparent pixels over white. */
-pvl_status pvl_image_from_rgba(pvl_image **out, const pvl_allocator *allocator, const uint8_t *rgba, size_t width,
-                               size_t height, pvl_error *err);
+pvl_status pvl_image_from_rgba(pvl_image **out, const pvl_allocator *allocator, const uint8_t *rgba,
+                               size_t width, size_t height, pvl_error *err);
 size_t pvl_image_width(const pvl_image *image);
 size_t pvl_image_height(const pvl_image *image);
 /* RGB, 3 bytes a pixel, [height, width, 3]; lives as long as the image. */
@@ -167,9 +177,10 @@ typedef struct pvl_tiling {
     int columns, rows, tiles, tokens;
 } pvl_tiling;
 
-/* max_tiles: most tiles of the grid, 1..40 (the thumbnail comes on top when there is more than one). */
-pvl_status pvl_engine_tiling(const pvl_engine *engine, pvl_tiling *out, size_t width, size_t height, int max_tiles,
-                             pvl_error *err);
+/* max_tiles: most tiles of the grid, 1..40 (the thumbnail comes on top when there is more than
+ * one). */
+pvl_status pvl_engine_tiling(const pvl_engine *engine, pvl_tiling *out, size_t width, size_t height,
+                             int max_tiles, pvl_error *err);
 
 /* ---- conversations ---- */
 
@@ -181,6 +192,9 @@ typedef struct pvl_part {
     const char *text; /* not terminated; special tokens in it are plain text */
     size_t text_bytes;
     const pvl_image *image;
+    bool markup; /* <ref>, <box>, <quad> and their ends in the text are the model's tokens
+                    (questions about places use them); nothing else is. Always so in answers of the
+                    assistant. */
 } pvl_part;
 
 typedef struct pvl_message {
@@ -210,7 +224,8 @@ typedef enum pvl_stop {
 } pvl_stop;
 
 typedef struct pvl_piece {
-    const char *text; /* whole characters only, may be empty; valid until the next call on the session */
+    const char
+        *text; /* whole characters only, may be empty; valid until the next call on the session */
     size_t text_bytes;
     int32_t token;
     pvl_stop stop; /* not PVL_STOP_NO: nothing more will come, text holds the rest */
@@ -218,28 +233,30 @@ typedef struct pvl_piece {
 
 typedef struct pvl_session pvl_session;
 
-pvl_status pvl_session_new(pvl_session **out, pvl_engine *engine, const pvl_session_options *options, pvl_error *err);
+pvl_status pvl_session_new(pvl_session **out, pvl_engine *engine,
+                           const pvl_session_options *options, pvl_error *err);
 void pvl_session_free(pvl_session *session); /* NULL is fine */
 
-/* Called with work done so far: during pvl_session_prompt, between steps. stage: "vision" or "prefill". Return false to
- * cancel. */
+/* Called with work done so far: during pvl_session_prompt, between steps. stage: "vision" or
+ * "prefill". Return false to cancel. */
 typedef bool (*pvl_progress)(void *ctx, const char *stage, uint64_t done, uint64_t total);
 void pvl_session_set_progress(pvl_session *session, pvl_progress callback, void *ctx);
 
-/* The whole conversation, the last message from the user. What equals the beginning of what the session has already
- * computed (text and pictures) is not computed again. On error the session stays usable. */
+/* The whole conversation, the last message from the user. What equals the beginning of what the
+ * session has already computed (text and pictures) is not computed again. On error the session
+ * stays usable. */
 pvl_status pvl_session_prompt(pvl_session *session, const pvl_message *messages, size_t count,
                               const pvl_prompt_options *options, pvl_error *err);
 /* One token of the answer. */
 pvl_status pvl_session_next(pvl_session *session, pvl_piece *out, pvl_error *err);
-/* The address of the cancel flag: set it to non-zero from any thread and the running call returns PVL_E_CANCELLED
- * within one matrix product. The next pvl_session_prompt clears it. */
+/* The address of the cancel flag: set it to non-zero from any thread and the running call returns
+ * PVL_E_CANCELLED within one matrix product. The next pvl_session_prompt clears it. */
 volatile int32_t *pvl_session_cancel_flag(pvl_session *session);
 
 typedef struct pvl_stats {
-    int prompt_tokens;   /* of the last prompt, visual tokens included */
-    int reused_tokens;   /* of those, found in the KV cache */
-    int tiles;           /* encoded for the last prompt; pictures seen before cost none */
+    int prompt_tokens; /* of the last prompt, visual tokens included */
+    int reused_tokens; /* of those, found in the KV cache */
+    int tiles;         /* encoded for the last prompt; pictures seen before cost none */
     int visual_tokens;
     int generated_tokens;
     double image_ms, vision_ms, prefill_ms, decode_ms; /* of the last prompt and its answer */
@@ -251,13 +268,15 @@ void pvl_session_get_stats(const pvl_session *session, pvl_stats *out);
 
 /* ---- tokens, for tools and counters ---- */
 
-/* Ids of a text. special: recognise special tokens and apply the model's BOS rule (never for text from people). *count is
- * always set to the number of ids; PVL_E_LIMIT when capacity is smaller. */
-pvl_status pvl_engine_tokenize(const pvl_engine *engine, int32_t *ids, size_t capacity, size_t *count, const char *text,
-                               size_t text_bytes, bool special, pvl_error *err);
-/* Bytes of one token as it is shown in an answer; *bytes set always, PVL_E_LIMIT when capacity is smaller. */
-pvl_status pvl_engine_token_text(const pvl_engine *engine, char *out, size_t capacity, size_t *bytes, int32_t id,
-                                 pvl_error *err);
+/* Ids of a text. special: recognise special tokens and apply the model's BOS rule (never for text
+ * from people). *count is always set to the number of ids; PVL_E_LIMIT when capacity is smaller. */
+pvl_status pvl_engine_tokenize(const pvl_engine *engine, int32_t *ids, size_t capacity,
+                               size_t *count, const char *text, size_t text_bytes, bool special,
+                               pvl_error *err);
+/* Bytes of one token as it is shown in an answer; *bytes set always, PVL_E_LIMIT when capacity is
+ * smaller. */
+pvl_status pvl_engine_token_text(const pvl_engine *engine, char *out, size_t capacity,
+                                 size_t *bytes, int32_t id, pvl_error *err);
 
 #ifdef __cplusplus
 }

@@ -23,6 +23,8 @@ struct vocab_arrays {
     size_t token_count, merge_count, score_count, type_count, rstrip_count;
 };
 
+static const char rstrip_key[] = "pocketvl.tokenizer.rstrip_ids";
+
 static void free_arrays(const pvl_allocator *a, struct vocab_arrays *v) {
     pvl_free(a, v->tokens);
     pvl_free(a, v->merges);
@@ -50,8 +52,7 @@ static pvl_status read_arrays(struct vocab_arrays *v, const pvl_gguf *g, const p
     PVL_TRY(read_spans(&v->merges, &v->merge_count, g, a, "tokenizer.ggml.merges", err));
     PVL_TRY(pvl_gguf_array_f32(g, "tokenizer.ggml.scores", &v->scores, &v->score_count, err));
     PVL_TRY(pvl_gguf_array_i32(g, "tokenizer.ggml.token_type", &v->types, &v->type_count, err));
-    PVL_TRY(
-        pvl_gguf_array_i32(g, "pocketvl.tokenizer.rstrip_ids", &v->rstrip, &v->rstrip_count, err));
+    PVL_TRY(pvl_gguf_array_i32(g, rstrip_key, &v->rstrip, &v->rstrip_count, err));
     if ((v->scores && v->score_count != v->token_count) ||
         (v->types && v->type_count != v->token_count)) {
         return pvl_fail(err, PVL_E_MODEL,
@@ -90,6 +91,7 @@ static pvl_status make_tokenizer(pvl_engine *e, const pvl_gguf *g, const struct 
             "%s: tokenizer.ggml.model must be gpt2 (byte-level BPE) or llama (SentencePiece).",
             pvl_gguf_name(g));
     }
+    static const int32_t none = -1;
     pvl_vocab vocab = {.kind = bpe                         ? PVL_TOKENIZER_BPE
                                : strcmp(arch, "phi3") == 0 ? PVL_TOKENIZER_SPM_LLAMA_SLOW
                                                            : PVL_TOKENIZER_SPM_INTERNLM2,
@@ -105,7 +107,8 @@ static pvl_status make_tokenizer(pvl_engine *e, const pvl_gguf *g, const struct 
                        .pad = token_id(g, "tokenizer.ggml.padding_token_id", v->token_count),
                        .unk = token_id(g, "tokenizer.ggml.unknown_token_id", v->token_count),
                        .add_space_prefix = !bpe,
-                       .rstrip_ids = v->rstrip,
+                       /* Absent: the default of the kind; present and empty: none. */
+                       .rstrip_ids = pvl_gguf_has(g, rstrip_key) && !v->rstrip ? &none : v->rstrip,
                        .rstrip_count = v->rstrip_count};
     pvl_gguf_bool(g, "tokenizer.ggml.add_bos_token", &vocab.add_bos);
     pvl_gguf_bool(g, "tokenizer.ggml.add_space_prefix", &vocab.add_space_prefix);

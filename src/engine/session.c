@@ -426,8 +426,11 @@ static pvl_status survey_fill(const pvl_session *s, survey *v, const pvl_message
             (pvl_prompt_message){messages[i].role, v->parts + part, messages[i].part_count};
         for (size_t k = 0; k < messages[i].part_count; k++, part++) {
             const pvl_part *from = &messages[i].parts[k];
-            v->parts[part] = (pvl_prompt_part){
-                .kind = from->kind, .text = from->text, .text_bytes = from->text_bytes};
+            v->parts[part] =
+                (pvl_prompt_part){.kind = from->kind,
+                                  .text = from->text,
+                                  .text_bytes = from->text_bytes,
+                                  .markup = from->markup || messages[i].role == PVL_ROLE_ASSISTANT};
             if (from->kind != PVL_PART_IMAGE)
                 continue;
             PVL_TRY(survey_image(s, &v->images[image++], &v->parts[part].visual_tokens, from->image,
@@ -472,7 +475,7 @@ static pvl_status start_answer(pvl_session *s, const pvl_prompt_options *o, pvl_
                                     .seed = o->seed};
     PVL_TRY(pvl_sampler_set(&s->sampler, &sampling, err));
     const pvl_tokenizer *t = s->engine->tokenizer;
-    pvl_decoder_init(&s->decoder, t, pvl_tokenizer_decode_flags(t));
+    pvl_decoder_init(&s->decoder, t, pvl_tokenizer_decode_flags(t) | PVL_DECODE_STRIP);
     s->pending.bytes = 0;
     s->given = 0;
     s->generated = 0;

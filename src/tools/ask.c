@@ -235,7 +235,8 @@ static pvl_status answer(const struct arguments *a, pvl_session *session, pvl_im
         parts[i].kind = PVL_PART_IMAGE;
         parts[i].image = images[i];
     }
-    parts[a->image_count] = (pvl_part){.text = a->question, .text_bytes = strlen(a->question)};
+    parts[a->image_count] =
+        (pvl_part){.text = a->question, .text_bytes = strlen(a->question), .markup = true};
     pvl_message message = {PVL_ROLE_USER, parts, a->image_count + 1};
     pvl_status status = pvl_session_prompt(session, &message, 1, &a->prompt, err);
     pvl_piece piece = {0};

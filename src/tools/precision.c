@@ -139,7 +139,7 @@ static pvl_status run_line(const struct setup *a, struct tally *t, char *line, p
     status = pvl_image_decode(&image, NULL, file, bytes, NULL, err);
     free(file);
     pvl_part parts[] = {{.kind = PVL_PART_IMAGE, .image = image},
-                        {.text = tab + 1, .text_bytes = strlen(tab + 1)}};
+                        {.text = tab + 1, .text_bytes = strlen(tab + 1), .markup = true}};
     pvl_message message = {PVL_ROLE_USER, parts, 2};
     if (status == PVL_OK)
         status = pvl_session_prompt(exact, &message, 1, &a->prompt, err);
