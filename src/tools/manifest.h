@@ -1,0 +1,25 @@
+/* manifest.json: what a page downloads, with the size and SHA-256 of every 16 MiB.
+ *
+ *   {"format": 1, "name", "title", "license", "template",
+ *    "files": [{"name", "bytes", "chunks": [{"bytes", "sha256"}]}],
+ *    "settings": {"maxTiles", "context", "maxTokens", "temperature"},
+ *    "memory": {"context", "weights", "kvCache", "scratch", "peakLoad"}}       (when it is known)
+ */
+#ifndef PVL_TOOLS_MANIFEST_H
+#define PVL_TOOLS_MANIFEST_H
+
+#include "pocketvl.h"
+#include "tools/io.h"
+
+typedef struct pvl_manifest {
+    const char *name, *title, *license, *template_name; /* UTF-8; NULL = left out */
+    const pvl_output_file *files;
+    size_t file_count;
+    int max_tiles, context, max_tokens;
+    const pvl_memory *memory; /* NULL = left out */
+} pvl_manifest;
+
+/* The text, free with free(); NULL without memory. The same manifest gives the same bytes. */
+char *pvl_manifest_text(const pvl_manifest *m);
+
+#endif

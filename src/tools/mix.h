@@ -1,0 +1,38 @@
+/* Which element type each tensor of a quantized file gets.
+ *
+ * Norms, biases, positions, layer scales and RoPE factors stay F32, the patch convolution F16 (F32
+ * in F32 and BF16 files; its rows of 14 are no whole blocks). Matrices get the main type, but:
+ *
+ *   output.weight            Q8_0 under a 4- or 5-bit type: its errors go straight into the logits
+ *   v.*, mm.* matrices       Q8_0 under a smaller type: the picture is seen once and read by every
+ *                            layer behind, and the vision side is small beside the language model
+ *   rows not in whole blocks the nearest type of shorter blocks, at last F16 (llama.cpp's fallback)
+ *
+ * tests/oracle/README.md tells the measurements behind this. */
+#ifndef PVL_TOOLS_MIX_H
+#define PVL_TOOLS_MIX_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "kernels/dtype.h"
+
+typedef struct pvl_mix {
+    pvl_dtype main, output, embedding, vision;
+} pvl_mix;
+
+pvl_mix pvl_mix_default(pvl_dtype main);
+
+/* For a tensor of this GGUF name and shape (innermost first). */
+pvl_dtype pvl_mix_type(const pvl_mix *mix, const char *name, const size_t *ne, uint32_t dims);
+
+/* general.file_type of llama.cpp for the main type. */
+uint32_t pvl_mix_file_type(pvl_dtype main);
+
+/* "--KEY VALUE" of the command line: type, output-type, embedding-type, vision-type. --type sets
+ * the others to its defaults, so it comes first. PVL_E_ARGUMENT, naming the types, for a type that
+ * cannot be written. */
+pvl_status pvl_mix_option(pvl_mix *mix, const char *key, const char *value, pvl_error *err);
+
+#endif
