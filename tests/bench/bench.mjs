@@ -6,7 +6,7 @@ import { pathToFileURL } from 'node:url';
 import { parseArguments, HELP } from './options.mjs';
 import { Costs, computeFloor, floor } from './cost.mjs';
 import { browse, provideModel } from './surroundings.mjs';
-import { gb, median, ms, number, table } from './report.mjs';
+import { LOOPS, LOOP_MS, ceilingsFrom, gb, median, ms, number, table } from './report.mjs';
 
 /** @typedef {import('./options.mjs').Options} Options */
 /** @typedef {import('./cost.mjs').Ceilings} Ceilings */
@@ -16,9 +16,6 @@ import { gb, median, ms, number, table } from './report.mjs';
 /** @typedef {{ms: number, samples: number[], gmacs: number, floor_ms: number, fraction: number,
  *   tokens_per_second?: number, tokens?: number, note?: string}} StageResult */
 
-const LOOPS = ['i8_relaxed', 'i16', 'f32_relaxed', 'f32', 'read'];
-/** ms that each loop runs in a round. */
-const LOOP_MS = 120;
 const DECODE_TOKENS = 33;
 const CONTEXT_MARGIN = 64;
 
@@ -59,14 +56,7 @@ class CeilingSamples {
    * @returns {Ceilings}
    */
   of(threads, variant) {
-    const r = (/** @type {string} */ name) => this.rate(threads, name);
-    return variant === 'relaxed'
-      ? {
-          int8: Math.max(r('i8_relaxed'), r('i16')),
-          f32: Math.max(r('f32_relaxed'), r('f32')),
-          read: r('read'),
-        }
-      : { int8: r('i16'), f32: r('f32'), read: r('read') };
+    return ceilingsFrom((name) => this.rate(threads, name), variant);
   }
 }
 

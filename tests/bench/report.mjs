@@ -1,4 +1,24 @@
-// Numbers and tables as a person reads them.
+// Ceilings from their samples; numbers and tables as a person reads them.
+
+/** The loops of ceilings.c. */
+export const LOOPS = ['i8_relaxed', 'i16', 'f32_relaxed', 'f32', 'read'];
+/** ms that each loop runs in a round. */
+export const LOOP_MS = 120;
+
+/**
+ * The best loop of a build's instructions for each kind of work.
+ * @param {(name: string) => number} rate
+ * @param {'relaxed' | 'simd'} variant
+ * @returns {import('./cost.mjs').Ceilings}
+ */
+export function ceilingsFrom(rate, variant) {
+  const relaxed = variant === 'relaxed';
+  return {
+    int8: relaxed ? Math.max(rate('i8_relaxed'), rate('i16')) : rate('i16'),
+    f32: relaxed ? Math.max(rate('f32_relaxed'), rate('f32')) : rate('f32'),
+    read: rate('read'),
+  };
+}
 
 /** @param {number[]} values */
 export function median(values) {
