@@ -217,29 +217,23 @@ static pvl_status check_shape(walk *w, pvl_gguf_tensor *t, const unsigned char *
                                                       : "the product is absurd");
         }
         elements *= ne;
-        if (!pvl_size_from_u64(&t->ne[i], ne))
-            elements = UINT64_MAX;
-        if (elements == UINT64_MAX)
-            break;
     }
     t->type = (pvl_dtype)type;
-    if (!pvl_size_from_u64(&t->elements, elements)) {
-        return pvl_fail(err, PVL_E_LIMIT,
-                        "%s: tensor %.*s has %llu elements, too many for this machine's %d-bit "
-                        "addresses.",
-                        w->file, shown, name, (unsigned long long)elements,
-                        (int)(8 * sizeof(size_t)));
-    }
-    if (t->ne[0] % traits->block_length != 0) {
+    bool fits = pvl_size_from_u64(&t->elements, elements);
+    for (uint32_t i = 0; fits && i < t->dims; i++)
+        fits = pvl_size_from_u64(&t->ne[i], pvl_load_u64(info + 8 * (size_t)i));
+    if (fits && t->ne[0] % traits->block_length != 0) {
         return pvl_fail(err, PVL_E_FORMAT,
                         "%s: rows of tensor %.*s have %zu values, expected a multiple of %zu as "
                         "its type %s has.",
                         w->file, shown, name, t->ne[0], traits->block_length, traits->name);
     }
-    if (!pvl_dtype_bytes(&t->bytes, t->type, t->elements)) {
+    if (!fits || !pvl_dtype_bytes(&t->bytes, t->type, t->elements)) {
         return pvl_fail(err, PVL_E_LIMIT,
-                        "%s: tensor %.*s is too large for this machine's %d-bit addresses.",
-                        w->file, shown, name, (int)(8 * sizeof(size_t)));
+                        "%s: tensor %.*s with %llu values is too large for this machine's %d-bit "
+                        "addresses.",
+                        w->file, shown, name, (unsigned long long)elements,
+                        (int)(8 * sizeof(size_t)));
     }
     return PVL_OK;
 }

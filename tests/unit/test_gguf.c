@@ -476,7 +476,7 @@ TEST(refuses_wrong_tensors) {
     EXPECT(PVL_E_FORMAT, "the product is absurd");
     put_head(&f, 3, 1, 0);
     put_tensor(&f, "w", PVL_DTYPE_F32, (uint64_t)1 << 61, 2, 0);
-    EXPECT(PVL_E_LIMIT, "too large for this machine");
+    EXPECT(PVL_E_LIMIT, "tensor w with 4611686018427387904 values is too large for this machine");
     put_head(&f, 3, 1, 0);
     put_tensor(&f, "w", 16, 256, 1, 0);
     EXPECT(PVL_E_UNSUPPORTED, "tensor w has type IQ2_XXS (number 16)");
