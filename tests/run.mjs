@@ -146,6 +146,12 @@ function programsOf(/** @type {string} */ folder) {
 
 const C_FOLDERS = ['unit', 'kernels', 'model', 'faults'];
 
+/** The C programs of a folder, in the sanitizer build. */
+const nativePrograms = (/** @type {string} */ folder) =>
+  inLanes(programsOf(folder), availableParallelism(), (name) =>
+    program(`${folder}/${name}`, join(buildFolder('asan'), 'tests', name), []),
+  );
+
 /** A slice of C programs in the native sanitizer build. */
 function native(/** @type {string} */ folder, /** @type {string} */ about) {
   return {
@@ -153,9 +159,7 @@ function native(/** @type {string} */ folder, /** @type {string} */ about) {
     needs: /** @type {Purpose[]} */ (['native']),
     run: async (/** @type {Tools} */ tools) => {
       await build(['asan'], tools);
-      return inLanes(programsOf(folder), availableParallelism(), (name) =>
-        program(`${folder}/${name}`, join(buildFolder('asan'), 'tests', name), []),
-      );
+      return nativePrograms(folder);
     },
   };
 }
@@ -259,11 +263,13 @@ const SLICES = {
     },
   },
   tools: {
-    about: 'the command line tool, the server and the scripts',
+    about: 'the command line tool, the converter, the server and the scripts',
     needs: ['page', 'native'],
     run: async (tools) => {
-      await build(['page', 'native'], tools);
-      return scripts('tools', tools);
+      await build(['page', 'native', 'asan'], tools);
+      const sum = await nativePrograms('tools');
+      add(sum, await scripts('tools', tools));
+      return sum;
     },
   },
   web: {

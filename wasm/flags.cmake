@@ -14,7 +14,6 @@ set(PVL_WASM_COMMON
 
 # Linking, module and tests alike.
 set(PVL_WASM_LINK
-  -O3                             # also runs binaryen's optimizer over the linked module
   -sSTACK_SIZE=1MB                # the caller's stack; kernels keep tiles on it (default: 64 KB)
   -sDEFAULT_PTHREAD_STACK_SIZE=1MB # the same for the pool's threads: any of them runs any kernel
   -sALLOW_MEMORY_GROWTH=1         # a reserve: the page makes the memory in one piece, see IMPORTED_MEMORY
@@ -28,6 +27,7 @@ set(PVL_WASM_LINK
 
 # Linking the modules of the page.
 set(PVL_WASM_MODULE_LINK
+  -O3                             # also runs binaryen's optimizer over the linked module
   --no-entry                      # a library: no main
   -sMODULARIZE=1                  # a factory, so that a worker can start it again with less threads
   -sEXPORT_ES6=1                  # imported by a module worker
@@ -44,6 +44,7 @@ set(PVL_WASM_MODULE_LINK
 
 # Linking the C tests, run by Node.js.
 set(PVL_WASM_TEST_LINK
+  -O0                             # links in a second; what was compiled is the same optimized code
   -sENVIRONMENT=node,worker
   -sNODERAWFS=1                   # fixtures are read from the repository
   -sPROXY_TO_PTHREAD=1            # main may block: Node's main thread stays free to start threads
@@ -83,8 +84,13 @@ foreach(variant ${PVL_VARIANTS})
     pvl_program(${module} SOURCES ${PVL_WASM_SOURCES} LIBRARIES ${library})
     target_link_options(${module} PRIVATE ${PVL_WASM_MODULE_LINK}
       "-sEXPORTED_FUNCTIONS=@${CMAKE_BINARY_DIR}/exports.rsp")
+    if(EXISTS "${CMAKE_SOURCE_DIR}/wasm/header.js") # the first lines of the glue, for tools that read it
+      target_link_options(${module} PRIVATE --extern-pre-js "${CMAKE_SOURCE_DIR}/wasm/header.js")
+      set_property(TARGET ${module} APPEND PROPERTY LINK_DEPENDS "${CMAKE_SOURCE_DIR}/wasm/header.js")
+    endif()
     set_target_properties(${module} PROPERTIES SUFFIX .mjs
-      RUNTIME_OUTPUT_DIRECTORY "${PVL_WEB_OUT}" LINK_DEPENDS "${CMAKE_BINARY_DIR}/exports.rsp")
+      RUNTIME_OUTPUT_DIRECTORY "${PVL_WEB_OUT}")
+    set_property(TARGET ${module} APPEND PROPERTY LINK_DEPENDS "${CMAKE_BINARY_DIR}/exports.rsp")
     add_dependencies(modules ${module})
   endif()
 
@@ -112,4 +118,5 @@ if(PVL_BENCH AND EXISTS "${CMAKE_SOURCE_DIR}/tests/bench/ceilings.c")
   target_link_options(ceilings PRIVATE -O3 -sSTANDALONE_WASM --no-entry -sINITIAL_MEMORY=96MB)
   set_target_properties(ceilings PROPERTIES SUFFIX .wasm
     RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bench")
+  add_dependencies(programs ceilings)
 endif()

@@ -1,11 +1,12 @@
 // Builds what is asked for, each in its own folder under build/, and only what changed.
 //
-//   node wasm/tools/build.mjs [page | native | asan | tests]...     (default: page native)
+//   node wasm/tools/build.mjs [page | native | asan | tests | bench]...     (default: page native)
 //
 //   page    the two WebAssembly modules in web/wasm and the vendored scripts in web/vendor
 //   native  the command line tool and the benchmarks, for this machine's processor: build/native
 //   asan    the C tests under AddressSanitizer and UBSan: build/asan
 //   tests   the C tests as WebAssembly, once per module: build/wasm
+//   bench   the loops that measure the machine's ceilings in the browser: build/wasm/bench
 import {
   copyFileSync,
   existsSync,
@@ -20,16 +21,23 @@ import { join } from 'node:path';
 import { Trouble, isMain, main, newest, root, run, say, step } from './shell.mjs';
 import { setup } from './setup.mjs';
 
-/** @typedef {'page' | 'native' | 'asan' | 'tests'} Part */
+/** @typedef {'page' | 'native' | 'asan' | 'tests' | 'bench'} Part */
 /** @typedef {import('./setup.mjs').Tools} Tools */
 
-const FOLDERS = { page: 'wasm', tests: 'wasm', native: 'native', asan: 'asan' };
-const TARGETS = { page: 'modules', tests: 'c_tests', native: 'programs', asan: 'c_tests' };
+const FOLDERS = { page: 'wasm', tests: 'wasm', bench: 'wasm', native: 'native', asan: 'asan' };
+const TARGETS = {
+  page: 'modules',
+  tests: 'c_tests',
+  native: 'programs',
+  asan: 'c_tests',
+  bench: 'programs',
+};
 const NAMES = {
   page: 'the WebAssembly modules',
   tests: 'the C tests as WebAssembly',
   native: 'the command line tool and benchmarks',
   asan: 'the C tests with sanitizers',
+  bench: 'the loops behind the ceilings',
 };
 
 /** The folder of a part's build. */
@@ -104,7 +112,7 @@ if (isMain(import.meta.url)) {
     const named = /** @type {Part[]} */ (process.argv.slice(2));
     for (const part of named) {
       if (!(part in FOLDERS))
-        throw new Trouble(`There is no part "${part}": page, native, asan, tests.`);
+        throw new Trouble(`There is no part "${part}": page, native, asan, tests, bench.`);
     }
     /** @type {Part[]} */
     const parts = named.length ? named : ['page', 'native'];
