@@ -1,0 +1,1 @@
+// @ts-nocheck -- glue code made by Emscripten; wasm/README.md says how.

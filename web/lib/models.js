@@ -1,0 +1,85 @@
+// The person's stored models, from the page: what there is, how large, delete, check, save.
+import { PocketVLError } from './errors.js';
+import { idbStore } from './store_idb.js';
+import { verifyModel } from './weights.js';
+
+/**
+ * @typedef {object} StoredModel
+ * @property {string} key what it was loaded by: load it with this address
+ * @property {string} title
+ * @property {number} bytes of the whole model
+ * @property {number} storedBytes of those, here
+ * @property {boolean} complete
+ * @property {number} created ms since 1970
+ * @property {number} used
+ */
+
+/**
+ * @template T
+ * @param {(store: import('./store.js').Store) => Promise<T>} work
+ */
+async function withStore(work) {
+  const store = await idbStore();
+  try {
+    return await work(store);
+  } finally {
+    store.close();
+  }
+}
+
+/** @returns {Promise<StoredModel[]>} */
+export const list = () =>
+  withStore(async (store) => {
+    const found = [];
+    for (const { key, manifest, complete, created, used } of await store.models()) {
+      let storedBytes = 0;
+      for (const { bytes } of (await store.records(key)).values()) storedBytes += bytes;
+      found.push({
+        key,
+        title: manifest.title ?? manifest.name,
+        bytes: manifest.files.reduce((sum, file) => sum + file.bytes, 0),
+        storedBytes,
+        complete,
+        created,
+        used,
+      });
+    }
+    return found.sort((a, b) => b.used - a.used);
+  });
+
+/** @param {string} key */
+export const remove = (key) => withStore((store) => store.deleteModel(key));
+
+/**
+ * @param {string} key
+ * @param {{signal?: AbortSignal, onProgress?: (done: number, total: number) => void}} options
+ */
+export const verify = (key, { signal, onProgress }) =>
+  withStore(async (store) => {
+    const wrong = await verifyModel(store, key, signal, onProgress);
+    return { damaged: wrong.length };
+  });
+
+/** @param {string} key */
+export const exportFiles = (key) =>
+  withStore(async (store) => {
+    const record = await store.model(key);
+    if (!record?.complete) {
+      throw new PocketVLError('STORAGE', 'This model is not stored as a whole; load it first.');
+    }
+    const files = [];
+    for (const [f, file] of record.manifest.files.entries()) {
+      const parts = [];
+      for (const [c, chunk] of file.chunks.entries()) {
+        const bytes = await store.getChunk([key, f, c], chunk.bytes);
+        if (!bytes)
+          throw new PocketVLError(
+            'STORAGE',
+            `A part of ${file.name} is missing; load the model again.`,
+          );
+        parts.push(new Blob([bytes])); // a Blob each: the browser may keep them on disk
+      }
+      files.push({ name: file.name, blob: new Blob(parts) });
+    }
+    return files;
+  });

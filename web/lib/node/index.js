@@ -1,0 +1,105 @@
+// PocketVL in Node.js 20 and newer: the same wasm module in a worker thread. Models and pictures may be paths.
+import { readFile, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Worker } from 'node:worker_threads';
+import { PocketVLError } from '../errors.js';
+import { checkManifest, splitUrls } from '../manifest.js';
+import { PocketVL as Base } from '../pocketvl.js';
+
+export * from '../pocketvl.js';
+
+/** @returns {import('../client.js').WorkerHandle} */
+function threadWorker() {
+  const worker = new Worker(new URL('./worker.js', import.meta.url), { name: 'pocketvl' });
+  return {
+    post: (message, transfer = []) => worker.postMessage(message, /** @type {any} */ (transfer)),
+    onMessage: (listener) => worker.on('message', listener),
+    onDeath: (listener) => {
+      worker.on('error', (error) => listener(error.message));
+      worker.on('exit', (code) => listener(`it ended with code ${code}`));
+    },
+    terminate: () => void worker.terminate(),
+  };
+}
+
+/**
+ * @template T
+ * @param {string} path
+ * @param {string} what
+ * @param {() => Promise<T>} work
+ */
+async function opening(path, what, work) {
+  try {
+    if ((await stat(path)).isDirectory()) throw new Error('it is a folder');
+    return await work();
+  } catch (error) {
+    throw new PocketVLError(
+      'IO',
+      `The ${what} ${path} cannot be opened: ${/** @type {Error} */ (error).message}.`,
+      { cause: error },
+    );
+  }
+}
+
+/**
+ * Files of a model on disk: a GGUF file, the first part of a split one, a manifest, or a folder with a manifest.
+ * @param {string} path
+ */
+async function localFiles(path) {
+  const folder = await stat(path).then(
+    (s) => s.isDirectory(),
+    () => false,
+  );
+  const file = folder ? join(path, 'manifest.json') : path;
+  let paths = splitUrls(file);
+  if (file.endsWith('.json')) {
+    let json;
+    try {
+      json = JSON.parse(await readFile(file, 'utf8'));
+    } catch (error) {
+      throw new PocketVLError(
+        'IO',
+        `The manifest ${file} cannot be read: ${/** @type {Error} */ (error).message}.`,
+      );
+    }
+    paths = checkManifest(json, file).files.map(({ name }) => join(dirname(file), name));
+  }
+  return Promise.all(
+    paths.map((name) =>
+      opening(name, 'model file', async () => ({
+        name: basename(name),
+        path: name,
+        size: (await stat(name)).size,
+      })),
+    ),
+  );
+}
+
+const isUrl = (/** @type {unknown} */ text) => /^(https?|disk):/i.test(String(text));
+
+export class PocketVL extends Base {
+  /**
+   * @param {import('../pocketvl.js').ModelSource} source an address, or a path to a GGUF file, manifest or folder
+   * @param {import('../pocketvl.js').LoadOptions} [options]
+   */
+  async loadModel(source, options = {}) {
+    const local =
+      source instanceof URL
+        ? source.protocol === 'file:'
+        : typeof source === 'string' && !isUrl(source);
+    if (!local) return super.loadModel(source, { store: 'none', ...options });
+    const path = source instanceof URL ? fileURLToPath(source) : String(source);
+    return this.loadPosted({ blobs: await localFiles(path) }, { store: 'none', ...options });
+  }
+}
+
+/**
+ * A picture file for `{ type: 'image', image }`.
+ * @param {string} path
+ */
+export function picture(path) {
+  return opening(path, 'picture', async () => new Blob([await readFile(path)]));
+}
+
+Base.spawn = threadWorker;

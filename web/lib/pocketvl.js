@@ -1,0 +1,411 @@
+// PocketVL: questions about pictures, answered in the page. The public module.
+//
+//   import { PocketVL } from 'pocketvl';
+//   const vl = await PocketVL.load('models/demo/manifest.json', { onProgress: (p) => console.log(p.loaded, p.total) });
+//   for await (const piece of vl.chat([{ role: 'user', content: [
+//     { type: 'image', image: file }, { type: 'text', text: 'What is in this picture?' } ] }])) show(piece);
+import { parseBoxes, withoutBoxes } from './boxes.js';
+import { Client, browserWorker } from './client.js';
+import { ERROR_CODES, PocketVLError, aborted } from './errors.js';
+import { detect } from './features.js';
+import { Pictures, checkChatOptions, prepare } from './messages.js';
+
+/** @typedef {import('./boxes.js').Box} Box */
+/** @typedef {import('./messages.js').Message} Message */
+/** @typedef {import('./weights.js').LoadProgress} LoadProgress */
+/** @typedef {import('./weights.js').Notice} Notice */
+
+/**
+ * Where a model comes from: the address of a manifest.json, of a GGUF file (a split one by its first part), several
+ * addresses, or files from the person's disk.
+ * @typedef {string | URL | {files: (string | URL | Blob)[]} | Blob[]} ModelSource
+ */
+
+/**
+ * @typedef {object} LoadOptions
+ * @property {(progress: LoadProgress) => void} [onProgress]
+ * @property {(notice: Notice) => void} [onNotice] something went wrong that does not stop the load
+ * @property {AbortSignal} [signal] what has arrived stays stored
+ * @property {number} [threads] default: all cores up to 8; 1 where the page is not isolated
+ * @property {number} [context] tokens that a conversation can have; default: the model's settings, at most 4096
+ * @property {'f32' | 'q8'} [kvType] 8-bit keys and values take a quarter of the memory
+ * @property {'auto' | 'none'} [store] 'none': keep nothing in the browser
+ * @property {boolean} [refresh] ask the host whether the stored model has a new version
+ * @property {boolean} [keep] with files from disk: store them, too
+ * @property {'relaxed' | 'simd'} [variant] default: relaxed where the browser has it
+ * @property {'auto' | 'f32'} [precision] 'f32' is slow and large: for checking
+ * @property {string} [kernels] a kernel set by name, for checking
+ * @property {import('./download.js').Patience} [patience]
+ */
+
+/**
+ * @typedef {object} ChatOptions
+ * @property {number} [maxTokens]
+ * @property {number} [maxTiles] most tiles that a picture is cut into; each costs time and tokens
+ * @property {number} [temperature] 0: always the likeliest token
+ * @property {number} [topK]
+ * @property {number} [topP]
+ * @property {number} [repetitionPenalty]
+ * @property {number} [seed]
+ * @property {string | string[]} [stop] strings that end the answer
+ * @property {AbortSignal} [signal]
+ * @property {(progress: {stage: 'image' | 'vision' | 'prefill', done: number, total: number}) => void} [onProgress]
+ */
+
+/** @typedef {Record<string, any>} Stats figures of the last answer: see web/README.md */
+
+/**
+ * An answer on its way: iterate over its pieces, or await `text()`.
+ * @implements {AsyncIterable<string>}
+ */
+export class Answer {
+  /** @param {(say: (text: string) => void, signal: AbortSignal) => Promise<any>} begin */
+  constructor(begin) {
+    /** @type {string[]} */
+    this.pieces = [];
+    /** The text so far. */
+    this.content = '';
+    /** Why it ended. @type {'end' | 'length' | 'context' | 'stop' | null} */
+    this.stop = null;
+    /** @type {Stats | null} */
+    this.stats = null;
+    /** Pictures of the conversation, with how they were cut. @type {{width: number, height: number, tiling: any}[]} */
+    this.pictures = [];
+    /** @type {(() => void) | null} */
+    this.wake = null;
+    this.ended = false;
+    this.controller = new AbortController();
+    const say = (/** @type {string} */ text) => {
+      this.content += text;
+      this.pieces.push(text);
+      this.wake?.();
+    };
+    this.finished = begin(say, this.controller.signal)
+      .then((result) => {
+        this.stop = result.stop;
+        this.stats = result.stats;
+        this.pictures = result.pictures;
+      })
+      .finally(() => {
+        this.ended = true;
+        this.wake?.();
+      });
+    this.finished.catch(() => {});
+  }
+
+  /** Boxes in the answer so far, in pixels of the last picture. @returns {Box[]} */
+  get boxes() {
+    const last = this.pictures.length - 1;
+    return parseBoxes(this.content, this.pictures[last], Math.max(last, 0));
+  }
+
+  /** @returns {AsyncGenerator<string, void, undefined>} */
+  async *[Symbol.asyncIterator]() {
+    let next = 0;
+    try {
+      for (;;) {
+        while (next < this.pieces.length) yield this.pieces[next++];
+        if (this.ended) break;
+        await new Promise((go) => (this.wake = () => go(undefined)));
+      }
+      await this.finished;
+    } finally {
+      if (!this.ended) this.controller.abort(); // the loop was left: nobody reads the rest
+    }
+  }
+
+  /** The whole answer. @returns {Promise<string>} */
+  async text() {
+    await this.finished;
+    return this.content;
+  }
+}
+
+/**
+ * @param {ModelSource} source
+ * @returns {import('./weights.js').Source}
+ */
+function postedSource(source) {
+  const base = globalThis.document?.baseURI ?? globalThis.location?.href;
+  const absolute = (/** @type {string | URL} */ url) => {
+    const text = String(url);
+    if (text.startsWith('disk:')) return text;
+    try {
+      const made = new URL(text, base);
+      made.hash = '';
+      return made.href;
+    } catch (error) {
+      throw new PocketVLError('ARGUMENT', `"${text.slice(0, 200)}" is not an address.`, {
+        cause: error,
+      });
+    }
+  };
+  if (typeof source === 'string' || source instanceof URL) return { url: absolute(source) };
+  const list = Array.isArray(source) ? source : source?.files;
+  if (!Array.isArray(list) || !list.length) {
+    throw new PocketVLError(
+      'ARGUMENT',
+      'load wants an address, a list of files, or {files: [...]}.',
+    );
+  }
+  if (list.every((item) => item instanceof Blob)) {
+    const blobs = list.map((blob, i) => ({
+      name: /** @type {any} */ (blob).name ?? `file-${i + 1}.gguf`,
+      blob,
+    }));
+    blobs.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0)); // a split file's parts in their order
+    return { blobs };
+  }
+  if (list.some((item) => item instanceof Blob)) {
+    throw new PocketVLError(
+      'ARGUMENT',
+      'A model comes from addresses or from files, not from both.',
+    );
+  }
+  return { urls: list.map((item) => absolute(/** @type {string} */ (item))) };
+}
+
+const LOAD_FIELDS = /** @type {const} */ ([
+  'threads',
+  'context',
+  'kvType',
+  'store',
+  'refresh',
+  'keep',
+  'variant',
+  'precision',
+  'kernels',
+  'patience',
+]);
+
+export class PocketVL {
+  /**
+   * Loads a model: from the browser's storage if it is there, else over the network, storing it.
+   * @param {ModelSource} source
+   * @param {LoadOptions} [options]
+   * @returns {Promise<PocketVL>}
+   */
+  static async load(source, options = {}) {
+    const vl = new this();
+    try {
+      await vl.loadModel(source, options);
+    } catch (error) {
+      vl.dispose();
+      throw error;
+    }
+    return vl;
+  }
+
+  /**
+   * What a model will need, in bytes, without loading it.
+   * @param {ModelSource} source
+   * @param {Pick<LoadOptions, 'context' | 'kvType' | 'threads' | 'signal' | 'onProgress'>} [options]
+   * @returns {Promise<{weights: number, kvCache: number, scratch: number, peakLoad: number, total: number}>}
+   */
+  static async estimate(source, options = {}) {
+    const vl = new this();
+    try {
+      const { context, kvType, threads, signal, onProgress } = options;
+      return await vl.client.call(
+        'estimate',
+        { source: postedSource(source), options: { context, kvType, threads } },
+        { signal, onProgress: (value) => value.progress && onProgress?.(value.progress) },
+      );
+    } finally {
+      vl.dispose();
+    }
+  }
+
+  /** What this browser offers, and why. */
+  static features() {
+    return detect();
+  }
+
+  constructor() {
+    this.client = new Client(PocketVL.spawn);
+    this.pictures = new Pictures();
+    /** @type {Record<string, any>} */
+    this.info = {};
+    /** @type {Stats} */
+    this.stats = {};
+    /** @type {{source: import('./weights.js').Source, options: LoadOptions} | null} */
+    this.loaded = null;
+    this.lost = false;
+    this.client.onDeath = () => {
+      this.lost = this.loaded !== null;
+    };
+  }
+
+  /**
+   * Loads another model into this instance; the one before is given up first, so that both never need memory at once.
+   * @param {ModelSource} source
+   * @param {LoadOptions} [options]
+   */
+  async loadModel(source, options = {}) {
+    await this.loadPosted(postedSource(source), options);
+  }
+
+  /**
+   * @param {any} posted a source as the worker takes it
+   * @param {LoadOptions} options
+   * @returns {Promise<void>}
+   */
+  loadPosted(posted, options) {
+    return this.client.queue(options.signal, async () => {
+      if (this.loaded || this.lost) {
+        // A new worker gives all memory back to the browser.
+        this.client.worker?.terminate();
+        this.client.dead = true;
+      }
+      this.loaded = null;
+      this.lost = false;
+      await this.load({ source: posted, options });
+    });
+  }
+
+  /** @param {{source: import('./weights.js').Source, options: LoadOptions}} what */
+  async load({ source, options }) {
+    /** @type {Record<string, any>} */
+    const wanted = {};
+    for (const field of LOAD_FIELDS)
+      if (options[field] !== undefined) wanted[field] = options[field];
+    const result = await this.client.call(
+      'load',
+      { source, options: wanted },
+      {
+        signal: options.signal,
+        onProgress: ({ progress, notice }) => {
+          if (progress) options.onProgress?.(progress);
+          if (notice) options.onNotice?.(notice);
+        },
+      },
+    );
+    this.info = result.info;
+    this.stats = result.stats;
+    this.client.cancel = result.cancel;
+    this.loaded = { source, options: { ...options, signal: undefined } };
+    this.lost = false;
+  }
+
+  /** After the worker was lost: the same model again, from storage. */
+  async revive() {
+    if (!this.lost || !this.loaded) return;
+    await this.load({ ...this.loaded, options: { ...this.loaded.options, refresh: false } });
+  }
+
+  /**
+   * Asks. The whole conversation is given each time; what was computed before is not computed again.
+   * @param {Message[] | string} messages
+   * @param {ChatOptions} [options]
+   * @returns {Answer}
+   */
+  chat(messages, options = {}) {
+    return new Answer((say, left) => {
+      const signal = options.signal ? anySignal([options.signal, left]) : left;
+      return this.answer(messages, options, say, signal);
+    });
+  }
+
+  /**
+   * @param {Message[] | string} messages
+   * @param {ChatOptions} options
+   * @param {(text: string) => void} say
+   * @param {AbortSignal} signal
+   */
+  async answer(messages, options, say, signal) {
+    if (!this.loaded) throw new PocketVLError('STATE', 'No model is loaded.');
+    const checked = checkChatOptions({ ...this.info.settings, ...withoutUndefined(options) });
+    const result = await this.client.queue(signal, async () => {
+      await this.revive();
+      const posted = await prepare(messages, this.pictures, signal);
+      if (signal.aborted) throw aborted();
+      return this.client.call(
+        'chat',
+        { ...posted, options: checked },
+        { signal, onPiece: say, onProgress: ({ progress }) => options.onProgress?.(progress) },
+      );
+    });
+    this.stats = result.stats;
+    return result;
+  }
+
+  /**
+   * Token ids of a text.
+   * @param {string} text
+   * @param {{signal?: AbortSignal}} [options]
+   * @returns {Promise<number[]>}
+   */
+  tokenize(text, options = {}) {
+    return this.client.queue(options.signal, async () => {
+      await this.revive();
+      return this.client.call('tokenize', { text: String(text) }, options);
+    });
+  }
+
+  /**
+   * How a picture of this size will be cut.
+   * @param {number} width
+   * @param {number} height
+   * @param {number} [maxTiles]
+   * @returns {Promise<{columns: number, rows: number, tiles: number, tokens: number}>}
+   */
+  tiling(width, height, maxTiles = 1) {
+    return this.client.queue(undefined, async () => {
+      await this.revive();
+      return this.client.call('tiling', { width, height, maxTiles });
+    });
+  }
+
+  /** Ends the worker and gives back its memory. */
+  dispose() {
+    this.loaded = null;
+    this.client.dispose();
+  }
+}
+
+/** How a worker is started; Node.js has its own. @type {() => import('./client.js').WorkerHandle} */
+PocketVL.spawn = browserWorker;
+
+/** @param {Record<string, any>} object */
+function withoutUndefined(object) {
+  return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined));
+}
+
+/**
+ * AbortSignal.any, which browsers of 2023 do not have.
+ * @param {AbortSignal[]} signals
+ * @returns {AbortSignal}
+ */
+function anySignal(signals) {
+  const controller = new AbortController();
+  for (const signal of signals) {
+    if (signal.aborted) controller.abort();
+    else
+      signal.addEventListener('abort', () => controller.abort(), {
+        once: true,
+        signal: controller.signal,
+      });
+  }
+  return controller.signal;
+}
+
+/** Stored models: list, delete, check, export. Loaded only where it is used. */
+export const models = {
+  /** @returns {Promise<import('./models.js').StoredModel[]>} */
+  list: async () => (await import('./models.js')).list(),
+  /** @param {string} key */
+  delete: async (key) => (await import('./models.js')).remove(key),
+  /**
+   * Reads and hashes everything; what is wrong is fetched again at the next load.
+   * @param {string} key
+   * @param {{signal?: AbortSignal, onProgress?: (done: number, total: number) => void}} [options]
+   */
+  verify: async (key, options = {}) => (await import('./models.js')).verify(key, options),
+  /**
+   * The stored files as Blobs, for saving to disk.
+   * @param {string} key
+   */
+  export: async (key) => (await import('./models.js')).exportFiles(key),
+};
+
+export { ERROR_CODES, PocketVLError, parseBoxes, withoutBoxes };

@@ -1,0 +1,73 @@
+// Where chunks of models are kept. Two stores have this interface: IndexedDB (store_idb.js) and memory.
+
+/**
+ * A chunk is addressed by model key, file and index; its record says what is stored.
+ * @typedef {{bytes: number, sha256: string}} ChunkRecord
+ */
+
+/**
+ * What is known about a stored model. Written once before the first chunk (complete: false) and once after the last.
+ * @typedef {object} ModelRecord
+ * @property {string} key the address that it was loaded by
+ * @property {import('./manifest.js').Manifest} manifest hashes are empty strings where the source gave none
+ * @property {boolean} complete all chunks are stored, with their hashes in the manifest
+ * @property {number} created ms since 1970
+ * @property {number} used
+ */
+
+/** @typedef {[string, number, number]} ChunkKey model key, file, chunk */
+
+/**
+ * @typedef {object} Store
+ * @property {'indexeddb' | 'memory'} kind
+ * @property {() => Promise<ModelRecord[]>} models
+ * @property {(key: string) => Promise<ModelRecord | undefined>} model
+ * @property {(record: ModelRecord) => Promise<void>} putModel
+ * @property {(key: string) => Promise<Map<string, ChunkRecord>>} records by `file/chunk`
+ * @property {(at: ChunkKey, bytes: Uint8Array<ArrayBuffer>, sha256: string) => Promise<void>} putChunk resolves when
+ *   it is stored; `bytes` is a buffer of its own that may be reused once the call has returned its promise
+ * @property {(at: ChunkKey, bytes: number) => Promise<Uint8Array<ArrayBuffer> | null>} getChunk null: missing or of
+ *   another size
+ * @property {(at: ChunkKey) => Promise<void>} deleteChunk
+ * @property {(key: string) => Promise<void>} deleteModel
+ * @property {() => void} close
+ */
+
+/** @param {ChunkKey} at */
+export const recordKey = (at) => `${at[1]}/${at[2]}`;
+
+/**
+ * Keeps everything as long as the worker lives: where the browser has no storage, and for tests.
+ * @returns {Store}
+ */
+export function memoryStore() {
+  /** @type {Map<string, ModelRecord>} */
+  const models = new Map();
+  /** @type {Map<string, Map<string, {record: ChunkRecord, bytes: Uint8Array<ArrayBuffer>}>>} */
+  const chunks = new Map();
+  return {
+    kind: 'memory',
+    models: async () => [...models.values()].map((record) => structuredClone(record)),
+    model: async (key) => structuredClone(models.get(key)),
+    putModel: async (record) => void models.set(record.key, structuredClone(record)),
+    records: async (key) =>
+      new Map([...(chunks.get(key) ?? [])].map(([at, { record }]) => [at, { ...record }])),
+    putChunk(at, bytes, sha256) {
+      const copy = bytes.slice();
+      const of = chunks.get(at[0]) ?? new Map();
+      chunks.set(at[0], of);
+      of.set(recordKey(at), { record: { bytes: copy.length, sha256 }, bytes: copy });
+      return Promise.resolve();
+    },
+    async getChunk(at, bytes) {
+      const found = chunks.get(at[0])?.get(recordKey(at));
+      return found && found.bytes.length === bytes ? found.bytes.slice() : null;
+    },
+    deleteChunk: async (at) => void chunks.get(at[0])?.delete(recordKey(at)),
+    async deleteModel(key) {
+      models.delete(key);
+      chunks.delete(key);
+    },
+    close() {},
+  };
+}

@@ -1,0 +1,206 @@
+// The store in IndexedDB. Chunks are Blobs where the browser takes them (both engines keep those as plain
+// files: two to four times the reading speed), else ArrayBuffers. One chunk is one transaction, data and
+// record together, and nothing ever calls commit(): with it, Firefox completes a transaction whose Blob ran
+// into the quota, and WebKit one whose Blob could not be prepared.
+import { deleteDB, openDB } from '../vendor/idb.js';
+import { PocketVLError } from './errors.js';
+import { recordKey } from './store.js';
+
+/** @typedef {import('./store.js').Store} Store */
+/** @typedef {import('./store.js').ChunkRecord} ChunkRecord */
+
+export const DATABASE = 'pocketvl';
+export const VERSION = 2;
+
+/**
+ * Errors of IndexedDB as ours.
+ * @param {unknown} thrown
+ * @returns {PocketVLError}
+ */
+export function storageError(thrown) {
+  if (thrown instanceof PocketVLError) return thrown;
+  const error = /** @type {{name?: string, message?: string}} */ (thrown ?? {});
+  if (error.name === 'QuotaExceededError') {
+    return new PocketVLError('QUOTA', 'The browser gives this site no more storage.', {
+      cause: thrown,
+    });
+  }
+  return new PocketVLError(
+    'STORAGE',
+    `The browser's storage failed: ${error.message || error.name || thrown}.`,
+    {
+      cause: thrown,
+    },
+  );
+}
+
+/**
+ * Opens the database and brings older ones up to date.
+ * @param {string} name
+ * @param {() => void} closed called when another tab wants to upgrade or the browser closes it
+ */
+function open(name, closed) {
+  return openDB(name, VERSION, {
+    async upgrade(db, from, _to, tx) {
+      if (from < 1) {
+        db.createObjectStore('models', { keyPath: 'key' });
+        db.createObjectStore('chunks');
+        db.createObjectStore('index');
+      }
+      if (from === 1) {
+        // Version 1 kept {size, sha} in the records and no times on models.
+        for (
+          let cursor = await tx.objectStore('index').openCursor();
+          cursor;
+          cursor = await cursor.continue()
+        ) {
+          const { size, sha, bytes, sha256 } = cursor.value;
+          await cursor.update({ bytes: bytes ?? size, sha256: sha256 ?? sha });
+        }
+        for (
+          let cursor = await tx.objectStore('models').openCursor();
+          cursor;
+          cursor = await cursor.continue()
+        ) {
+          const now = Date.now();
+          await cursor.update({ created: now, used: now, complete: false, ...cursor.value });
+        }
+      }
+    },
+    blocking() {
+      closed();
+    },
+    terminated: closed,
+  });
+}
+
+/**
+ * False in WebKit's private sessions, which refuse Blobs.
+ * @param {import('../vendor/idb.js').IDBPDatabase} db
+ */
+async function takesBlobs(db) {
+  if (typeof Blob !== 'function') return false;
+  try {
+    const tx = db.transaction('chunks', 'readwrite');
+    tx.store.put(new Blob([new Uint8Array(1)]), ['', 0, 0]).catch(() => {});
+    await tx.done;
+    await db.delete('chunks', ['', 0, 0]);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * @param {string} [name]
+ * @returns {Promise<Store>}
+ */
+export async function idbStore(name = DATABASE) {
+  /** @type {import('../vendor/idb.js').IDBPDatabase | null} */
+  let db = null;
+  const connect = async () => {
+    if (db) return db;
+    const opened = await open(name, () => {
+      db?.close();
+      db = null;
+    });
+    db = opened;
+    return opened;
+  };
+  /**
+   * @template T
+   * @param {(db: import('../vendor/idb.js').IDBPDatabase) => Promise<T>} work
+   */
+  const use = async (work) => {
+    try {
+      return await work(await connect());
+    } catch (error) {
+      throw storageError(error);
+    }
+  };
+  const blobs = await use(takesBlobs);
+  const range = (/** @type {string} */ key) => IDBKeyRange.bound([key], [key, []]);
+  return {
+    kind: 'indexeddb',
+    models: () => use((d) => d.getAll('models')),
+    model: (key) => use((d) => d.get('models', key)),
+    putModel: (record) =>
+      use(async (d) => {
+        const tx = d.transaction('models', 'readwrite');
+        tx.store.put(record).catch(() => {});
+        await tx.done;
+      }),
+    records: (key) =>
+      use(async (d) => {
+        const tx = d.transaction('index');
+        const [keys, values] = await Promise.all([
+          tx.store.getAllKeys(range(key)),
+          tx.store.getAll(range(key)),
+        ]);
+        return new Map(
+          keys.map((at, i) => [
+            recordKey(/** @type {any} */ (at)),
+            /** @type {ChunkRecord} */ (values[i]),
+          ]),
+        );
+      }),
+    putChunk(at, bytes, sha256) {
+      // The Blob copies here and now: the caller may reuse its buffer.
+      const value = blobs ? new Blob([bytes]) : bytes.slice().buffer;
+      return use(async (d) => {
+        const tx = d.transaction(['chunks', 'index'], 'readwrite', { durability: 'relaxed' });
+        // A failed put aborts the transaction: its own rejection says nothing more than tx.done.
+        tx.objectStore('chunks')
+          .put(value, at)
+          .catch(() => {});
+        tx.objectStore('index')
+          .put({ bytes: bytes.length, sha256 }, at)
+          .catch(() => {});
+        await tx.done;
+      });
+    },
+    getChunk: (at, bytes) =>
+      use(async (d) => {
+        const value = await d.get('chunks', at);
+        if (!value) return null;
+        const size = value instanceof Blob ? value.size : value.byteLength;
+        if (size !== bytes) return null;
+        if (!(value instanceof Blob)) return new Uint8Array(value);
+        const buffer =
+          typeof FileReaderSync === 'function'
+            ? new FileReaderSync().readAsArrayBuffer(value) // the fastest way in a worker, with the least memory
+            : await value.arrayBuffer();
+        return buffer.byteLength === bytes ? new Uint8Array(buffer) : null;
+      }).catch((error) => {
+        // A Blob whose file is gone: evicted or damaged. The chunk is fetched again.
+        if (/** @type {any} */ (error.cause)?.name === 'NotFoundError') return null;
+        if (/** @type {any} */ (error.cause)?.name === 'NotReadableError') return null;
+        throw error;
+      }),
+    deleteChunk: (at) =>
+      use(async (d) => {
+        const tx = d.transaction(['chunks', 'index'], 'readwrite');
+        await Promise.all([
+          tx.objectStore('chunks').delete(at),
+          tx.objectStore('index').delete(at),
+          tx.done,
+        ]);
+      }),
+    deleteModel: (key) =>
+      use(async (d) => {
+        const tx = d.transaction(['chunks', 'index', 'models'], 'readwrite');
+        await Promise.all([
+          tx.objectStore('chunks').delete(range(key)),
+          tx.objectStore('index').delete(range(key)),
+          tx.objectStore('models').delete(key),
+          tx.done,
+        ]);
+      }),
+    close() {
+      db?.close();
+      db = null;
+    },
+  };
+}
+
+export { deleteDB };
