@@ -39,7 +39,6 @@ set(PVL_WASM_MODULE_LINK
   -sFILESYSTEM=0                  # weights come by calls, nothing reads files; saves 60 KB
   -sDYNAMIC_EXECUTION=0           # no eval: runs under a content policy without 'unsafe-eval'
   -sASSERTIONS=0                  # errors are statuses; checks of the glue would only add size
-  "--extern-pre-js=${CMAKE_SOURCE_DIR}/wasm/header.js" # keeps the type checker out of generated code
   --profiling-funcs)              # function names in a stack trace are worth their few KB
 
 # Linking the C tests, run by Node.js.
