@@ -49,18 +49,14 @@ static pvl_status read_arch(pvl_hf_config *c, pvl_json llm, pvl_error *err) {
     const cJSON *first = cJSON_IsArray(list) ? cJSON_GetArrayItem(list, 0) : NULL;
     const char *names[2] = {cJSON_IsString(first) ? first->valuestring : NULL,
                             pvl_json_string(llm, "model_type", NULL)};
-    for (size_t n = 0; n < 2; n++) {
-        for (size_t i = 0; names[n] && i < sizeof known / sizeof *known; i++) {
-            if (strcmp(names[n], known[i].name) == 0) {
-                c->arch = known[i].arch;
-                return PVL_OK;
-            }
+    const char *name = names[0] ? names[0] : names[1];
+    for (size_t i = 0; name && i < sizeof known / sizeof *known; i++) {
+        if (strcmp(name, known[i].name) == 0) {
+            c->arch = known[i].arch;
+            return PVL_OK;
         }
     }
-    return refuse(llm, "architectures",
-                  names[0]   ? names[0]
-                  : names[1] ? names[1]
-                             : "missing",
+    return refuse(llm, "architectures", name ? name : "missing",
                   "Qwen2, InternLM2, Phi-3 (and Llama in transformers' form)", err);
 }
 

@@ -199,8 +199,11 @@ static pvl_status add_token(pvl_hf_vocab *v, const pvl_hf_config *config, const 
     /* <unk> keeps its own type. */
     if (v->tokens[id].data && v->types[id] == PVL_TOKEN_UNKNOWN)
         type = PVL_TOKEN_UNKNOWN;
+    /* A piece of the model keeps its score unless it gets another meaning (InternLM2's last six).
+     */
+    bool renamed = !v->tokens[id].data || strcmp(v->tokens[id].data, text) != 0;
     PVL_TRY(set_token(v, id, text, strlen(text), type, err));
-    if (v->spm && id >= base)
+    if (v->spm && (id >= base || renamed))
         v->scores[id] = -1000.0f;
     if (rstrip >= 0)
         v->rstrip_known = true;
