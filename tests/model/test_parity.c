@@ -234,7 +234,7 @@ static void check_run(subject *s, const char *key, const float *tokens, size_t b
 }
 
 static void check_model(const char *name, const char *base, const char *second, bool f32,
-                        pvl_cache_type cache, double bound, pvl_team *team) {
+                        pvl_cache_type cache, double bound, pvl_team *team, const char *kernels) {
     subject *s = calloc(1, sizeof *s);
     REQUIRE(s != NULL);
     s->name = name;
@@ -256,7 +256,7 @@ static void check_model(const char *name, const char *base, const char *second, 
         FAIL("%s", err.message);
     REQUIRE(golden_open(&s->g, fixture(name, ".golden")));
     REQUIRE(golden_open(&s->pixels, fixture(base, ".golden")));
-    REQUIRE(pvl_kernels_select(&s->run.kernels, NULL, &err) == PVL_OK);
+    REQUIRE(pvl_kernels_select(&s->run.kernels, kernels, &err) == PVL_OK);
     s->run.team = team;
     s->run.probe = probe;
     s->run.probe_ctx = s;
@@ -287,7 +287,7 @@ static const char *const names[] = {"qwen2", "internlm2", "phi3"};
 
 TEST(f32_models_agree_stage_by_stage) {
     for (size_t i = 0; i < 3; i++)
-        check_model(names[i], names[i], NULL, true, PVL_CACHE_F32, 1e-4, NULL);
+        check_model(names[i], names[i], NULL, true, PVL_CACHE_F32, 1e-4, NULL, NULL);
 }
 
 TEST(a_team_agrees_as_well) {
@@ -295,7 +295,7 @@ TEST(a_team_agrees_as_well) {
     pvl_error err = {0};
     REQUIRE(pvl_team_start(&team, NULL, 3, &err) == PVL_OK);
     for (size_t i = 0; i < 3; i++)
-        check_model(names[i], names[i], NULL, true, PVL_CACHE_F32, 1e-4, team);
+        check_model(names[i], names[i], NULL, true, PVL_CACHE_F32, 1e-4, team, NULL);
     pvl_team_stop(team);
 }
 
@@ -304,10 +304,10 @@ TEST(quantized_files_agree_in_floats) {
     for (size_t i = 0; i < 3; i++) {
         char name[32];
         snprintf(name, sizeof name, "%s-q8_0", names[i]);
-        check_model(name, names[i], i == 1 ? "-mmproj.gguf" : NULL, true, PVL_CACHE_F32, 1e-4,
+        check_model(name, names[i], i == 1 ? "-mmproj.gguf" : NULL, true, PVL_CACHE_F32, 1e-4, NULL,
                     NULL);
         snprintf(name, sizeof name, "%s-q4_0", names[i]);
-        check_model(name, names[i], NULL, true, PVL_CACHE_F32, 1e-4, NULL);
+        check_model(name, names[i], NULL, true, PVL_CACHE_F32, 1e-4, NULL, NULL);
     }
 }
 
@@ -318,25 +318,37 @@ TEST(integer_products_stay_close) {
         char name[32];
         snprintf(name, sizeof name, "%s-q8_0", names[i]);
         check_model(name, names[i], i == 1 ? "-mmproj.gguf" : NULL, false, PVL_CACHE_F32, 0.12,
-                    NULL);
+                    NULL, NULL);
         snprintf(name, sizeof name, "%s-q4_0", names[i]);
-        check_model(name, names[i], NULL, false, PVL_CACHE_F32, 0.06, NULL);
+        check_model(name, names[i], NULL, false, PVL_CACHE_F32, 0.06, NULL, NULL);
         /* 8-bit weights made of floats while loading */
-        check_model(names[i], names[i], NULL, false, PVL_CACHE_F32, 0.12, NULL);
+        check_model(names[i], names[i], NULL, false, PVL_CACHE_F32, 0.12, NULL, NULL);
     }
 }
 
 /* Twelve quantized types in one model, split in two files. */
 TEST(every_type_agrees) {
-    check_model("mixed", "mixed", NULL, true, PVL_CACHE_F32, 1e-4, NULL);
-    check_model("mixed", "mixed", NULL, false, PVL_CACHE_F32, 0.08, NULL);
+    check_model("mixed", "mixed", NULL, true, PVL_CACHE_F32, 1e-4, NULL, NULL);
+    check_model("mixed", "mixed", NULL, false, PVL_CACHE_F32, 0.08, NULL, NULL);
+}
+
+TEST(every_kernel_set_agrees) {
+    const char *const *sets = pvl_kernels_list();
+    for (size_t i = 0; sets[i]; i++) {
+        const pvl_kernels *k;
+        if (pvl_kernels_select(&k, sets[i], NULL) != PVL_OK)
+            continue; /* not on this processor */
+        printf("  with %s\n", sets[i]);
+        check_model("phi3", "phi3", NULL, true, PVL_CACHE_F32, 1e-4, NULL, sets[i]);
+        check_model("mixed", "mixed", NULL, false, PVL_CACHE_Q8, 0.08, NULL, sets[i]);
+    }
 }
 
 TEST(an_8_bit_cache_stays_close) {
     for (size_t i = 0; i < 3; i++)
-        check_model(names[i], names[i], NULL, true, PVL_CACHE_Q8, 0.03, NULL);
+        check_model(names[i], names[i], NULL, true, PVL_CACHE_Q8, 0.03, NULL, NULL);
 }
 
 TEST_MAIN(CASE(f32_models_agree_stage_by_stage), CASE(a_team_agrees_as_well),
           CASE(quantized_files_agree_in_floats), CASE(integer_products_stay_close),
-          CASE(every_type_agrees), CASE(an_8_bit_cache_stays_close))
+          CASE(every_type_agrees), CASE(every_kernel_set_agrees), CASE(an_8_bit_cache_stays_close))
