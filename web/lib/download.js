@@ -175,7 +175,8 @@ export async function download(url, range, context, take) {
             at += piece.length;
           }
           alive(); // storing and packing are no stall of the network
-          if (at >= end) break;
+          // The end of an exact answer is read, so that the browser does not count it as broken off.
+          if (at >= end && !(response.status === 206 || end === total)) break;
         }
       } finally {
         reader.cancel().catch(() => {});
