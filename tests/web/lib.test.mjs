@@ -1,0 +1,301 @@
+// The parts of web/lib that need neither a browser nor the wasm module.
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import test from 'node:test';
+import { IMPORTS } from '../../web/lib/abi.js';
+import { parseBoxes, withoutBoxes } from '../../web/lib/boxes.js';
+import { Client } from '../../web/lib/client.js';
+import { ERROR_CODES, PocketVLError } from '../../web/lib/errors.js';
+import { detect } from '../../web/lib/features.js';
+import { sniff } from '../../web/lib/image.js';
+import { checkManifest, sha256, sha256Slow, splitUrls } from '../../web/lib/manifest.js';
+import { Pictures, checkChatOptions, prepare } from '../../web/lib/messages.js';
+import { isCall, isReply } from '../../web/lib/protocol.js';
+
+/** @param {string} code */
+const withCode = (code) => (/** @type {unknown} */ error) =>
+  error instanceof PocketVLError && error.code === code && error.message.length > 10;
+
+const read = (/** @type {string} */ path) =>
+  readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8');
+
+test('the exports list and the shim name the same functions', () => {
+  const listed = read('wasm/exports.txt')
+    .split('\n')
+    .map((line) => line.replace(/#.*/, '').trim())
+    .filter(Boolean);
+  assert.deepEqual([...IMPORTS].sort(), listed.sort());
+});
+
+test('error codes contain every status of the core', () => {
+  const names = [...read('src/pocketvl.h').matchAll(/PVL_E_([A-Z]+) = \d+/g)].map(
+    ([, name]) => name,
+  );
+  assert.equal(names.length, 12);
+  for (const name of names) assert.ok(ERROR_CODES.includes(/** @type {any} */ (name)), name);
+});
+
+test('errors cross the worker border with code and details', () => {
+  const sent = structuredClone(
+    new PocketVLError('QUOTA', 'The storage is full.', { details: { missing: 5 } }).toWire(),
+  );
+  const got = PocketVLError.fromWire(sent);
+  assert.equal(got.code, 'QUOTA');
+  assert.equal(got.details.missing, 5);
+  assert.equal(PocketVLError.from(new DOMException('x', 'AbortError')).code, 'ABORTED');
+});
+
+test('boxes: labels, several boxes, order of corners, clamping, no area', () => {
+  const text =
+    '<ref>red star</ref><box>[[100, 200, 300, 400], [900, 10, 500, 1200]]</box> and <box>[[5,5,5,9]]</box>';
+  const boxes = parseBoxes(text, { width: 500, height: 200 });
+  assert.deepEqual(
+    boxes.map(({ label, box, normalized }) => ({ label, box, normalized })),
+    [
+      { label: 'red star', box: [50, 40, 150, 80], normalized: [100, 200, 300, 400] },
+      { label: 'red star', box: [250, 2, 450, 200], normalized: [500, 10, 900, 1000] },
+    ],
+  );
+  assert.equal(withoutBoxes(text), 'red star and ');
+  for (let cut = 1; cut < text.length; cut++) {
+    assert.ok(
+      !/<|\[\[/.test(withoutBoxes(text.slice(0, cut))),
+      `cut at ${cut}: ${withoutBoxes(text.slice(0, cut))}`,
+    );
+  }
+});
+
+test('SHA-256 without crypto.subtle equals the platform at every tail length', async () => {
+  for (const length of [0, 1, 55, 56, 63, 64, 65, 119, 120, 127, 128, 1000, 70_001]) {
+    const bytes = new Uint8Array(randomBytes(length));
+    const expected = createHash('sha256').update(bytes).digest('hex');
+    assert.equal(sha256Slow(bytes), expected, `length ${length}`);
+    assert.equal(await sha256(bytes), expected);
+  }
+});
+
+test('manifests are checked and say what is wrong', () => {
+  const good = JSON.parse(read('web/models/demo/manifest.json'));
+  assert.equal(checkManifest(good, 'm').files.length, 1);
+  const broken = (/** @type {(m: any) => void} */ change) => {
+    const copy = structuredClone(good);
+    change(copy);
+    return () => checkManifest(copy, 'm');
+  };
+  assert.throws(
+    broken((m) => (m.format = 2)),
+    withCode('FORMAT'),
+  );
+  assert.throws(
+    broken((m) => (m.files = [])),
+    withCode('FORMAT'),
+  );
+  assert.throws(
+    broken((m) => (m.files[0].bytes += 1)),
+    withCode('FORMAT'),
+  );
+  assert.throws(
+    broken((m) => (m.files[0].chunks[0].sha256 = 'xyz')),
+    withCode('FORMAT'),
+  );
+  assert.throws(
+    broken((m) => (m.files[0].bytes = -1)),
+    withCode('FORMAT'),
+  );
+  assert.throws(() => checkManifest('text', 'm'), withCode('FORMAT'));
+});
+
+test('a split file is named by any of its parts', () => {
+  assert.deepEqual(splitUrls('https://a/x-00001-of-00003.gguf?y'), [
+    'https://a/x-00001-of-00003.gguf?y',
+    'https://a/x-00002-of-00003.gguf?y',
+    'https://a/x-00003-of-00003.gguf?y',
+  ]);
+  assert.deepEqual(splitUrls('https://a/x.gguf'), ['https://a/x.gguf']);
+});
+
+test('picture types, sizes and missing ends are seen', () => {
+  const png = readFileSync(new URL('../demo/heldout/001.png', import.meta.url));
+  const jpeg = readFileSync(new URL('../demo/heldout/000.jpg', import.meta.url));
+  const a = sniff(png);
+  assert.equal(a.type, 'png');
+  assert.ok(a.width > 0 && a.height > 0 && a.whole);
+  const b = sniff(jpeg);
+  assert.equal(b.type, 'jpeg');
+  assert.ok(b.width > 0 && b.height > 0 && b.whole);
+  for (const part of [0.3, 0.7, 0.99]) {
+    assert.equal(sniff(jpeg.subarray(0, Math.floor(jpeg.length * part))).whole, false);
+    assert.equal(sniff(png.subarray(0, Math.floor(png.length * part))).whole, false);
+  }
+  assert.equal(
+    sniff(new TextEncoder().encode('<svg xmlns="http://www.w3.org/2000/svg"/>')).type,
+    'svg',
+  );
+  assert.equal(sniff(new TextEncoder().encode('hello')).type, '');
+  assert.equal(sniff(new Uint8Array()).type, '');
+  const random = new Uint8Array(randomBytes(300));
+  for (let n = 0; n < 300; n++) sniff(random.subarray(0, n)); // never throws
+});
+
+test('messages are checked', async () => {
+  const pictures = new Pictures();
+  const blob = new Blob(['x']);
+  const { messages, images } = await prepare(
+    [
+      {
+        role: 'user',
+        content: [
+          { type: 'image', image: blob },
+          { type: 'text', text: 'What?' },
+        ],
+      },
+      { role: 'assistant', content: 'A cat.' },
+      {
+        role: 'user',
+        content: [
+          { type: 'image', image: blob },
+          { type: 'text', text: 'Sure?' },
+        ],
+      },
+    ],
+    pictures,
+  );
+  assert.equal(images.length, 1, 'the same Blob is posted once');
+  assert.equal(messages.length, 3);
+  assert.deepEqual((await prepare('Hi', pictures)).messages, [
+    { role: 'user', parts: [{ text: 'Hi' }] },
+  ]);
+  const bad = /** @type {any[]} */ ([
+    [],
+    null,
+    [{ role: 'robot', content: 'x' }],
+    [{ role: 'user', content: '   ' }],
+    [{ role: 'user', content: [{ type: 'video' }] }],
+    [{ role: 'assistant', content: 'x' }],
+    [{ role: 'user', content: 5 }],
+    [{ role: 'user', content: [{ type: 'image', image: 5 }] }],
+  ]);
+  for (const one of bad) {
+    await assert.rejects(prepare(one, pictures), withCode('ARGUMENT'), JSON.stringify(one));
+  }
+});
+
+test('chat options are checked', () => {
+  assert.deepEqual(checkChatOptions({ maxTokens: 5, stop: 'x', unknown: 1, topP: undefined }), {
+    maxTokens: 5,
+    stop: ['x'],
+  });
+  for (const bad of [
+    { maxTokens: 0 },
+    { maxTiles: 41 },
+    { temperature: -1 },
+    { topK: 1.5 },
+    { topP: 2 },
+    { stop: [''] },
+    { seed: NaN },
+  ]) {
+    assert.throws(() => checkChatOptions(bad), withCode('ARGUMENT'), JSON.stringify(bad));
+  }
+});
+
+test('the protocol refuses what is no message', () => {
+  assert.ok(isCall({ id: 1, verb: 'chat', args: {} }));
+  for (const bad of [
+    null,
+    5,
+    {},
+    { id: 'x', verb: 'chat', args: {} },
+    { id: 1, verb: 'eval', args: {} },
+    { id: 1, verb: 'chat' },
+  ]) {
+    assert.equal(isCall(bad), false);
+  }
+  assert.ok(isReply({ id: 1, event: 'piece', value: 'a' }));
+  assert.equal(isReply({ id: 1, event: 'other' }), false);
+});
+
+test('features come with reasons', () => {
+  const f = detect();
+  assert.equal(f.simd, true);
+  assert.ok(f.threadsReason.endsWith('.') && f.variantReason.endsWith('.'));
+});
+
+/** A worker that answers after a turn, for the client's queue. */
+function fakeWorker() {
+  /** @type {any} */
+  const state = { log: [], listener: null, death: null, terminated: 0, silent: false };
+  state.spawn = () => {
+    state.log.push('spawn');
+    queueMicrotask(() => state.listener({ id: 0, event: 'ready', value: null }));
+    return {
+      post(/** @type {any} */ message) {
+        state.log.push(`${message.verb} ${message.args.name ?? message.args.id}`);
+        if (message.verb === 'abort') {
+          const error = new PocketVLError('ABORTED', 'The call was stopped.').toWire();
+          setImmediate(() => state.listener({ id: message.args.id, event: 'error', value: error }));
+        } else if (!state.silent) {
+          setImmediate(() =>
+            state.listener({ id: message.id, event: 'result', value: message.args.name }),
+          );
+        }
+      },
+      onMessage: (/** @type {any} */ l) => (state.listener = l),
+      onDeath: (/** @type {any} */ l) => (state.death = l),
+      terminate: () => state.terminated++,
+    };
+  };
+  return state;
+}
+
+test('calls run one behind another, in the order of asking', async () => {
+  const fake = fakeWorker();
+  const client = new Client(fake.spawn);
+  const done = await Promise.all(
+    ['a', 'b', 'c'].map((name) => client.queue(undefined, () => client.call('chat', { name }))),
+  );
+  assert.deepEqual(done, ['a', 'b', 'c']);
+  assert.deepEqual(fake.log, ['spawn', 'chat a', 'chat b', 'chat c']);
+  client.dispose();
+});
+
+test('an abort ends a running call, and one that waits never runs', async () => {
+  const fake = fakeWorker();
+  const client = new Client(fake.spawn);
+  fake.silent = true;
+  const first = new AbortController();
+  const second = new AbortController();
+  const a = client.queue(first.signal, () =>
+    client.call('chat', { name: 'a' }, { signal: first.signal }),
+  );
+  const b = client.queue(second.signal, () =>
+    client.call('chat', { name: 'b' }, { signal: second.signal }),
+  );
+  await new Promise((go) => setTimeout(go, 20));
+  second.abort();
+  await assert.rejects(b, withCode('ABORTED'));
+  first.abort();
+  await assert.rejects(a, withCode('ABORTED'));
+  fake.silent = false;
+  assert.equal(await client.queue(undefined, () => client.call('chat', { name: 'c' })), 'c');
+  assert.ok(!fake.log.includes('chat b'));
+  client.dispose();
+});
+
+test('a lost worker fails its calls with the next step, and the next call starts another', async () => {
+  const fake = fakeWorker();
+  const client = new Client(fake.spawn);
+  fake.silent = true;
+  const call = client.queue(undefined, () => client.call('chat', { name: 'a' }));
+  await new Promise((go) => setTimeout(go, 20));
+  fake.death('out of memory');
+  await assert.rejects(
+    call,
+    (/** @type {any} */ e) => e.code === 'WORKER' && /next call starts it again/.test(e.message),
+  );
+  fake.silent = false;
+  assert.equal(await client.queue(undefined, () => client.call('chat', { name: 'b' })), 'b');
+  assert.equal(fake.log.filter((/** @type {string} */ l) => l === 'spawn').length, 2);
+  assert.equal(fake.terminated, 1);
+  client.dispose();
+});

@@ -1,0 +1,158 @@
+// The library in Node.js: the same wasm modules, threads and all.
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test, { after } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { PocketVL, PocketVLError, picture } from '../../web/lib/node/index.js';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const DEMO = join(root, 'web', 'models', 'demo');
+const PICTURE = join(root, 'web', 'samples', 'shapes.jpg');
+const folder = mkdtempSync(join(tmpdir(), 'pocketvl-node-'));
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+/** @param {string} code */
+const withCode = (code) => (/** @type {unknown} */ error) =>
+  error instanceof PocketVLError && error.code === code && error.message.length > 10;
+
+/** @param {Blob} image @param {string} text */
+const question = (image, text) =>
+  /** @type {import('../../web/lib/pocketvl.js').Message[]} */ ([
+    {
+      role: 'user',
+      content: [
+        { type: 'image', image },
+        { type: 'text', text },
+      ],
+    },
+  ]);
+
+for (const variant of /** @type {const} */ (['relaxed', 'simd'])) {
+  test(`${variant}: answers, streams, counts, and is the same with one thread and with two`, async () => {
+    const image = await picture(PICTURE);
+    /** @type {string[]} */
+    const answers = [];
+    for (const threads of [1, 2]) {
+      const vl = await PocketVL.load(DEMO, { variant, threads });
+      assert.equal(vl.info.threads, threads);
+      assert.equal(vl.info.variant, variant);
+      const answer = vl.chat(question(image, 'How many shapes are there?'), { maxTokens: 16 });
+      let pieces = 0;
+      for await (const piece of answer) pieces += piece.length > 0 ? 1 : 0;
+      assert.ok(pieces > 0 || answer.content === '');
+      assert.equal(answer.content, await answer.text());
+      assert.ok(['end', 'length'].includes(String(answer.stop)));
+      assert.equal(answer.stats?.visualTokens, 64);
+      assert.deepEqual([answer.pictures[0].width, answer.pictures[0].height], [640, 480]);
+      answers.push(answer.content);
+      // The second turn finds the first in its cache.
+      const more = vl.chat(
+        [
+          ...question(image, 'How many shapes are there?'),
+          { role: 'assistant', content: answer.content },
+          { role: 'user', content: 'Describe the picture.' },
+        ],
+        { maxTokens: 4 },
+      );
+      await more.text();
+      assert.ok(Number(more.stats?.reusedTokens) >= 64);
+      assert.equal(more.stats?.tiles, 0);
+      assert.ok((await vl.tokenize('Hello')).length > 0);
+      assert.deepEqual(await vl.tokenize(''), []);
+      vl.dispose();
+    }
+    assert.equal(answers[0], answers[1]);
+  });
+}
+
+test('a call is stopped in the middle, and the next one works', async () => {
+  const vl = await PocketVL.load(DEMO, { threads: 2 });
+  const image = await picture(PICTURE);
+  for (const delay of [0, 5, 20]) {
+    const controller = new AbortController();
+    const answer = vl.chat(question(image, `Describe ${delay}.`), { signal: controller.signal });
+    setTimeout(() => controller.abort(), delay);
+    const begun = performance.now();
+    await answer.text().catch((error) => assert.ok(withCode('ABORTED')(error), String(error)));
+    assert.ok(performance.now() - begun < 5000);
+  }
+  // Leaving the loop stops the generation, too.
+  for await (const piece of vl.chat(question(image, 'Describe.'))) {
+    assert.equal(typeof piece, 'string');
+    break;
+  }
+  const text = await vl.chat(question(image, 'What?'), { maxTokens: 2 }).text();
+  assert.equal(typeof text, 'string');
+  vl.dispose();
+});
+
+test('bad input: one error each, and the next request works', async () => {
+  const vl = await PocketVL.load(DEMO);
+  const good = await picture(PICTURE);
+  const jpeg = readFileSync(PICTURE);
+  const bmp = Buffer.alloc(54 + 40);
+  bmp.write('BM');
+  bmp.writeUInt32LE(bmp.length, 2);
+  bmp.writeUInt32LE(54, 10);
+  bmp.writeUInt32LE(40, 14);
+  bmp.writeInt32LE(60_000, 18);
+  bmp.writeInt32LE(60_000, 22);
+  bmp.writeUInt16LE(1, 26);
+  bmp.writeUInt16LE(24, 28);
+  /** @type {[string, Blob, string, string][]} */
+  const cases = [
+    ['not a picture', new Blob(['hello']), 'What?', 'IMAGE'],
+    ['an empty file', new Blob([]), 'What?', 'IMAGE'],
+    ['a truncated JPEG', new Blob([jpeg.subarray(0, jpeg.length >> 1)]), 'What?', 'IMAGE'],
+    ['absurdly large', new Blob([bmp]), 'What?', 'LIMIT'],
+    ['an empty question', good, '  ', 'ARGUMENT'],
+    ['a question longer than the context', good, 'word '.repeat(5000), 'CONTEXT'],
+  ];
+  for (const [name, image, text, code] of cases) {
+    await assert.rejects(vl.chat(question(image, text)).text(), withCode(code), name);
+    const answer = vl.chat(question(good, 'How many shapes are there?'), { maxTokens: 2 });
+    await answer.text();
+    assert.equal(answer.stop === null, false, `after ${name}`);
+  }
+  vl.dispose();
+  await assert.rejects(vl.chat('Hi').text(), withCode('STATE'));
+});
+
+test('bad models: one error each', async () => {
+  const gguf = readFileSync(join(DEMO, 'pocketvl-demo.gguf'));
+  const file = (/** @type {string} */ name, /** @type {Uint8Array} */ bytes) => {
+    const path = join(folder, name);
+    writeFileSync(path, bytes);
+    return path;
+  };
+  await assert.rejects(PocketVL.load(join(folder, 'nothing.gguf')), withCode('IO'));
+  await assert.rejects(
+    PocketVL.load(file('text.gguf', Buffer.from('this is no model'))),
+    withCode('FORMAT'),
+  );
+  await assert.rejects(PocketVL.load(file('short.gguf', gguf.subarray(0, gguf.length >> 1))), (e) =>
+    ['FORMAT', 'MODEL'].includes(/** @type {any} */ (e).code),
+  );
+  await assert.rejects(PocketVL.load(file('empty.gguf', Buffer.alloc(0))), PocketVLError);
+  const magic = Buffer.from(gguf);
+  magic[0] = 0x58;
+  await assert.rejects(PocketVL.load(file('magic.gguf', magic)), withCode('FORMAT'));
+  const counts = Buffer.from(gguf);
+  counts.writeBigUInt64LE(1n << 60n, 8);
+  await assert.rejects(PocketVL.load(file('counts.gguf', counts)), (e) =>
+    ['FORMAT', 'LIMIT'].includes(/** @type {any} */ (e).code),
+  );
+});
+
+test('the estimate needs only the beginnings of files', async () => {
+  const gguf = readFileSync(join(DEMO, 'pocketvl-demo.gguf'));
+  const estimate = await PocketVL.estimate([new Blob([gguf])], { context: 512 });
+  const larger = await PocketVL.estimate([new Blob([gguf])], { context: 1024 });
+  assert.ok(estimate.weights > 3e6 && estimate.weights < 2e7);
+  assert.ok(larger.kvCache > estimate.kvCache);
+  const vl = await PocketVL.load(DEMO, { context: 1024 });
+  assert.ok(Math.abs(vl.info.weightBytes - larger.weights) < 0.1 * larger.weights);
+  vl.dispose();
+});

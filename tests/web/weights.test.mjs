@@ -1,0 +1,356 @@
+// Weights on their way: every fault of network and host, against a server that makes them, over both ways of
+// describing a model. Node.js runs the same code as the browser's worker, with the store in memory.
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import test, { after, before, beforeEach } from 'node:test';
+import { PocketVLError } from '../../web/lib/errors.js';
+import { memoryStore } from '../../web/lib/store.js';
+import { streamModel, verifyModel } from '../../web/lib/weights.js';
+import { faultServer, manifestOver } from './faults.mjs';
+import { storeConformance } from './store_conformance.mjs';
+
+const CHUNK = 1 << 20;
+const SIZE = 5 * CHUNK + 12_345;
+const PATIENCE = { tries: 4, base: 5, longest: 20, stall: 400 };
+
+/** @type {Awaited<ReturnType<typeof faultServer>>} */
+let server;
+/** @type {Buffer} */
+let body;
+
+before(async () => {
+  server = await faultServer();
+});
+after(() => server.close());
+beforeEach(() => {
+  body = randomBytes(SIZE);
+  server.paths.clear();
+  server.log.length = 0;
+  server.paths.set('/m/model.gguf', { body });
+  publish({ 'model.gguf': body });
+});
+
+/** @param {Record<string, Buffer>} files */
+function publish(files) {
+  server.paths.set('/m/manifest.json', {
+    body: Buffer.from(JSON.stringify(manifestOver(files, CHUNK))),
+  });
+}
+
+const behaviour = () =>
+  /** @type {import('./faults.mjs').Behaviour} */ (server.paths.get('/m/model.gguf'));
+
+/** Takes what arrives and compares it at the end. */
+function collector() {
+  const state = {
+    starts: 0,
+    /** @type {{name: string, bytes: number, hash: import('node:crypto').Hash, got: number}[]} */
+    files: [],
+    sink: {
+      async start() {
+        state.starts++;
+        state.files = [];
+      },
+      beginFile(/** @type {string} */ name, /** @type {number} */ bytes) {
+        state.files.push({ name, bytes, hash: createHash('sha256'), got: 0 });
+      },
+      push(/** @type {Uint8Array} */ bytes) {
+        const file = state.files[state.files.length - 1];
+        file.hash.update(bytes);
+        file.got += bytes.length;
+      },
+    },
+  };
+  return state;
+}
+
+/**
+ * @param {Partial<import('../../web/lib/weights.js').Context>} [options]
+ * @param {any} [source]
+ */
+async function load(options = {}, source = { url: `${server.url}/m/manifest.json` }) {
+  const got = collector();
+  /** @type {import('../../web/lib/weights.js').Notice[]} */
+  const notices = [];
+  /** @type {import('../../web/lib/weights.js').LoadProgress[]} */
+  const progress = [];
+  const result = await streamModel(source, {
+    store: null,
+    sink: got.sink,
+    signal: new AbortController().signal,
+    onProgress: (p) => progress.push(p),
+    onNotice: (n) => notices.push(n),
+    patience: PATIENCE,
+    ...options,
+  });
+  return { result, got, notices, progress };
+}
+
+/** @param {Awaited<ReturnType<typeof load>>} loaded */
+function assertWhole({ got }, expected = body) {
+  assert.equal(got.files.length, 1);
+  assert.equal(got.files[0].got, expected.length);
+  assert.equal(
+    got.files[0].hash.digest('hex'),
+    createHash('sha256').update(expected).digest('hex'),
+  );
+}
+
+const weightRequests = () =>
+  server.log.filter(({ path, method }) => path.endsWith('.gguf') && method === 'GET');
+
+/** @param {string} code @param {RegExp} [words] */
+const withCode =
+  (code, words = /./) =>
+  (/** @type {any} */ error) =>
+    error instanceof PocketVLError && error.code === code && words.test(error.message);
+
+test('the first visit is one request; the second asks the network for nothing', async () => {
+  const store = memoryStore();
+  const first = await load({ store });
+  assertWhole(first);
+  assert.equal(weightRequests().length, 1);
+  assert.equal(first.result.stored, true);
+  assert.equal(first.result.fromNetwork, SIZE);
+  server.log.length = 0;
+  const second = await load({ store });
+  assertWhole(second);
+  assert.equal(server.log.length, 0);
+  assert.equal(second.result.fromStore, SIZE);
+});
+
+test('connections cut at every kind of boundary are resumed from the byte', async () => {
+  const cuts = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 65536, 3];
+  behaviour().cuts = [...cuts];
+  const loaded = await load({ store: memoryStore(), patience: { ...PATIENCE, tries: 8 } });
+  assertWhole(loaded);
+  const sent = weightRequests().reduce((sum, { sent: n }) => sum + n, 0);
+  assert.ok(sent <= SIZE + cuts.length * 65536, `${sent} bytes were sent for ${SIZE}`);
+  assert.ok(loaded.progress.some(({ stage }) => stage === 'retry'));
+});
+
+test('a broken visit leaves its chunks, and the next asks for the rest alone', async () => {
+  const store = memoryStore();
+  behaviour().cuts = Array(20).fill(0);
+  behaviour().cuts = [3 * CHUNK + 77, ...Array(20).fill(0)];
+  await assert.rejects(load({ store }), withCode('NETWORK', /try again to go on/));
+  behaviour().cuts = [];
+  server.log.length = 0;
+  const again = await load({ store });
+  assertWhole(again);
+  assert.deepEqual(
+    weightRequests().map(({ range }) => range),
+    [`bytes=${3 * CHUNK}-`],
+  );
+  assert.equal(again.result.fromStore, 3 * CHUNK);
+});
+
+test('a cancelled visit leaves its chunks, too', async () => {
+  const store = memoryStore();
+  behaviour().slow = 10;
+  const controller = new AbortController();
+  await assert.rejects(
+    load({
+      store,
+      signal: controller.signal,
+      onProgress: (p) => p.loaded >= 2 * CHUNK && controller.abort(),
+    }),
+    withCode('ABORTED'),
+  );
+  const again = await load({ store });
+  assertWhole(again);
+  assert.ok(again.result.fromStore >= 2 * CHUNK);
+});
+
+test('a stalled connection is given up and resumed', async () => {
+  behaviour().stallAt = CHUNK + 500;
+  assertWhole(await load());
+  assert.equal(weightRequests().length, 2);
+});
+
+test('a host without ranges: what is known of its answer is skipped', async () => {
+  Object.assign(behaviour(), { noRange: true, cuts: [2 * CHUNK + 9, 3 * CHUNK] });
+  assertWhole(await load());
+});
+
+test('a host that compresses unasked', async () => {
+  body = Buffer.alloc(SIZE, 'weights ');
+  server.paths.set('/m/model.gguf', { body, gzip: true });
+  publish({ 'model.gguf': body });
+  assertWhole(await load());
+});
+
+test('passing errors of a host are outlasted: 500, 503, 429', async () => {
+  behaviour().statuses = [500, 503, 429];
+  assertWhole(await load());
+});
+
+test('lasting errors are told in words: 404, 403, 500', async () => {
+  behaviour().statuses = [404];
+  await assert.rejects(load(), withCode('NETWORK', /no file at .* \(HTTP 404\)/));
+  behaviour().statuses = [403];
+  await assert.rejects(load(), withCode('NETWORK', /does not allow/));
+  behaviour().statuses = Array(20).fill(500);
+  await assert.rejects(load(), withCode('NETWORK', /HTTP 500/));
+});
+
+test('no host at all', async () => {
+  const source = { url: 'http://127.0.0.1:9/m/manifest.json' };
+  await assert.rejects(load({}, source), withCode('NETWORK', /could not be downloaded/));
+});
+
+test('a redirect is followed', async () => {
+  server.paths.set('/m/model.gguf', { body, redirect: '/elsewhere.gguf' });
+  server.paths.set('/elsewhere.gguf', { body });
+  assertWhole(await load());
+});
+
+test('wrong bytes once: that chunk alone is fetched again', async () => {
+  behaviour().wrongByte = { at: 2 * CHUNK + 5, times: 1 };
+  const loaded = await load();
+  assertWhole(loaded);
+  assert.deepEqual(
+    weightRequests().map(({ range }) => range),
+    ['', `bytes=${2 * CHUNK}-`],
+  );
+});
+
+test('wrong bytes for ever: an error that names the part', async () => {
+  behaviour().wrongByte = { at: 2 * CHUNK + 5, times: 99 };
+  await assert.rejects(load(), withCode('INTEGRITY', /Part 3 of model\.gguf/));
+});
+
+test('a model replaced on its host in mid-download: the new one arrives, whole', async () => {
+  const store = memoryStore();
+  const fresh = Buffer.from(body);
+  fresh.fill(7, 3 * CHUNK, 4 * CHUNK);
+  behaviour().cuts = [2 * CHUNK + 100];
+  let replaced = false;
+  const loaded = await load({
+    store,
+    onProgress: (p) => {
+      if (replaced || p.stage !== 'retry') return;
+      replaced = true;
+      server.paths.set('/m/model.gguf', { body: fresh });
+      publish({ 'model.gguf': fresh });
+    },
+  });
+  assert.ok(replaced);
+  assertWhole(loaded, fresh);
+  assert.equal(loaded.got.starts, 2);
+  assert.ok(loaded.result.fromStore >= 2 * CHUNK, 'chunks that are the same in both were kept');
+  assert.ok(loaded.notices.some(({ code }) => code === 'INTEGRITY'));
+});
+
+test('a new version after the first visit: refresh fetches what changed', async () => {
+  const store = memoryStore();
+  await load({ store });
+  const fresh = Buffer.from(body);
+  fresh[4 * CHUNK + 1] ^= 1;
+  server.paths.set('/m/model.gguf', { body: fresh });
+  publish({ 'model.gguf': fresh });
+  assertWhole(await load({ store }), body);
+  const refreshed = await load({ store, refresh: true });
+  assertWhole(refreshed, fresh);
+  assert.equal(refreshed.result.fromNetwork, CHUNK);
+  assert.ok(refreshed.notices.some(({ message }) => /new version/.test(message)));
+});
+
+test('refresh without a network: what is stored does', async () => {
+  const store = memoryStore();
+  await load({ store });
+  server.paths.clear();
+  assertWhole(await load({ store, refresh: true }));
+});
+
+test('a stored chunk that is lost is fetched again alone', async () => {
+  const store = memoryStore();
+  const key = `${server.url}/m/manifest.json`;
+  await load({ store });
+  const lost = {
+    ...store,
+    getChunk: async (/** @type {any} */ at, /** @type {number} */ n) =>
+      at[2] === 3 ? null : store.getChunk(at, n),
+  };
+  server.log.length = 0;
+  assertWhole(await load({ store: lost }));
+  assert.deepEqual(
+    weightRequests().map(({ range }) => range),
+    [`bytes=${3 * CHUNK}-${4 * CHUNK - 1}`],
+  );
+  await store.putChunk([key, 0, 1], new Uint8Array(CHUNK), 'f'.repeat(64));
+  assert.deepEqual(await verifyModel(store, key), [{ file: 0, chunk: 1 }]);
+  const repaired = await load({ store });
+  assertWhole(repaired);
+  assert.equal(repaired.result.fromNetwork, CHUNK);
+});
+
+test('a full storage does not stop the load, and says what is missing', async () => {
+  const inner = memoryStore();
+  let writes = 0;
+  const store = {
+    ...inner,
+    putChunk: (/** @type {any} */ at, /** @type {any} */ bytes, /** @type {string} */ hash) =>
+      ++writes > 2
+        ? Promise.reject(new PocketVLError('QUOTA', 'Full.'))
+        : inner.putChunk(at, bytes, hash),
+  };
+  const loaded = await load({ store });
+  assertWhole(loaded);
+  assert.equal(loaded.result.stored, false);
+  const notice = loaded.notices.find(({ code }) => code === 'QUOTA');
+  assert.equal(notice?.details?.missing, SIZE - 2 * CHUNK);
+  const again = await load({ store: inner });
+  assertWhole(again);
+  assert.equal(again.result.fromStore, 2 * CHUNK, 'what was stored is kept');
+});
+
+test('a bare GGUF address: hashes are recorded on the first visit', async () => {
+  const store = memoryStore();
+  const source = { url: `${server.url}/m/model.gguf` };
+  assertWhole(await load({ store }, source));
+  server.log.length = 0;
+  assertWhole(await load({ store }, source));
+  assert.equal(server.log.length, 0);
+  assert.deepEqual(await verifyModel(store, source.url), []);
+  behaviour().noHead = true;
+  assertWhole(await load({}, source));
+});
+
+test('several addresses, and a split file by its first part', async () => {
+  const parts = [body.subarray(0, 2 * CHUNK), body.subarray(2 * CHUNK)];
+  parts.forEach((part, i) => server.paths.set(`/s/x-0000${i + 1}-of-00002.gguf`, { body: part }));
+  const { got } = await load({}, { url: `${server.url}/s/x-00001-of-00002.gguf` });
+  assert.deepEqual(
+    got.files.map(({ name, got: n }) => [name, n]),
+    [
+      ['x-00001-of-00002.gguf', 2 * CHUNK],
+      ['x-00002-of-00002.gguf', SIZE - 2 * CHUNK],
+    ],
+  );
+});
+
+test('files from disk are read in pieces and not stored unless asked', async () => {
+  const store = memoryStore();
+  const source = { blobs: [{ name: 'model.gguf', blob: new Blob([new Uint8Array(body)]) }] };
+  assertWhole(await load({ store }, source));
+  assert.equal((await store.models()).length, 0);
+  assertWhole(await load({ store, keep: true }, source));
+  assert.equal((await store.models())[0].complete, true);
+});
+
+test('what is not a manifest is refused', async () => {
+  server.paths.set('/m/manifest.json', { body: Buffer.from('<!doctype html>') });
+  await assert.rejects(load(), withCode('FORMAT', /not JSON/));
+  server.paths.set('/m/manifest.json', { body: Buffer.from('{"format":1}') });
+  await assert.rejects(load(), withCode('FORMAT', /lists no files/));
+});
+
+test('a smaller file on the host than in the manifest', async () => {
+  behaviour().body = body.subarray(0, CHUNK);
+  await assert.rejects(load({ patience: { ...PATIENCE, tries: 2 } }), (/** @type {any} */ e) =>
+    ['INTEGRITY', 'NETWORK'].includes(e.code),
+  );
+});
+
+test('the memory store conforms', () => storeConformance(memoryStore(), assert));
