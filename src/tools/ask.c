@@ -295,6 +295,10 @@ int pvl_tool_ask(int argc, char **argv) {
     struct arguments a = {0};
     pvl_error err = {0};
     int exit_status = 2;
+    if (argc == 2 && strcmp(argv[1], "--help") == 0) {
+        fputs(usage, stdout);
+        return 0;
+    }
     if (parse(&a, argc, argv)) {
         exit_status = run(&a, &err) == PVL_OK ? 0 : 1;
         if (exit_status)

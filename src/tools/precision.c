@@ -182,6 +182,10 @@ int pvl_tool_precision(int argc, char **argv) {
     struct setup a = {0};
     struct tally t = {0};
     pvl_error err = {0};
+    if (argc == 2 && strcmp(argv[1], "--help") == 0) {
+        fputs(usage, stdout);
+        return 0;
+    }
     if (!parse(&a, argc, argv)) {
         fputs(usage, stderr);
         return 2;
