@@ -194,7 +194,7 @@ pvl_status pvl_vit_config_read(pvl_vit_config *out, const pvl_gguf *g, const pvl
     PVL_TRY(read_size(&c.projection, g, "clip.vision.projection_dim", 0, PVL_MAX_WIDTH, err));
     PVL_TRY(
         read_float(&c.eps, g, "clip.vision.attention.layer_norm_epsilon", 1e-6f, 0.0f, 1.0f, err));
-    size_t scale;
+    size_t scale = 0;
     PVL_TRY(read_size(&scale, g, "clip.vision.projector.scale_factor", 2, 16, err));
     if (c.hidden % c.heads) {
         return pvl_fail(err, PVL_E_MODEL, "%s: %zu vision heads do not divide a width of %zu.",

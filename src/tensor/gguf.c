@@ -181,7 +181,7 @@ static pvl_status walk_key(walk *w, bool *more, pvl_error *err) {
 
 static pvl_status walk_items(walk *w, bool *more, pvl_error *err) {
     while (w->items_left > 0) {
-        size_t ignored, end;
+        size_t ignored = 0, end = 0;
         PVL_TRY(string_at(w, w->at, PVL_GGUF_MAX_STRING, "a string of an array", &ignored, &end,
                           more, err));
         if (*more)

@@ -24,11 +24,11 @@ static pvl_st_tensor *find_language(const mapper *m, char name[NAME], const char
     if (t || !m->config->native)
         return t;
     /* Newer transformers: model.language_model.layers.0..., and lm_head.weight by itself. */
-    char other[NAME];
+    char other[NAME + 32];
     if (strncmp(rest, "model.", 6) == 0)
-        snprintf(other, NAME, "model.language_model.%s", rest + 6);
+        snprintf(other, sizeof other, "model.language_model.%s", rest + 6);
     else
-        snprintf(other, NAME, "%s", rest);
+        snprintf(other, sizeof other, "%s", rest);
     return pvl_checkpoint_find(m->checkpoint, other);
 }
 
@@ -37,8 +37,8 @@ static pvl_st_tensor *find_vision(const mapper *m, char name[NAME], const char *
     pvl_st_tensor *t = pvl_checkpoint_find(m->checkpoint, name);
     if (t || !m->config->native)
         return t;
-    char other[NAME];
-    snprintf(other, NAME, "model.%s", rest);
+    char other[NAME + 32];
+    snprintf(other, sizeof other, "model.%s", rest);
     return pvl_checkpoint_find(m->checkpoint, other);
 }
 

@@ -62,7 +62,7 @@ pvl_status pvl_io_read_at(FILE *f, void *out, size_t n, uint64_t at, const char 
 
 static pvl_status read_open(char **out, size_t *bytes, FILE *f, const char *path, size_t limit,
                             pvl_error *err) {
-    uint64_t size;
+    uint64_t size = 0;
     PVL_TRY(pvl_io_size(&size, f, path, err));
     if (size > limit)
         return pvl_fail(err, PVL_E_LIMIT, "%s has %llu bytes, more than the limit of %zu.", path,
