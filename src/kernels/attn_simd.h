@@ -8,14 +8,13 @@ PVL_INLINE void score_panel(float *s, size_t s_stride, const float *q, size_t q_
     v128_t sum[PVL_TILE_ROWS][2];
     for (size_t r = 0; r < rows; r++)
         sum[r][0] = sum[r][1] = wasm_f32x4_splat(0);
-    for (size_t i = 0; i < d; i += 4) {
-        for (size_t l = 0; l < 4; l++, keys += PVL_PANEL) {
-            v128_t k0 = wasm_v128_load(keys), k1 = wasm_v128_load(keys + 4);
-            for (size_t r = 0; r < rows; r++) {
-                v128_t x = wasm_v128_load32_splat(q + r * q_stride + i + l);
-                sum[r][0] = madd4(x, k0, sum[r][0]);
-                sum[r][1] = madd4(x, k1, sum[r][1]);
-            }
+    PVL_KEEP_ROLLED
+    for (size_t i = 0; i < d; i++, keys += PVL_PANEL) {
+        v128_t k0 = wasm_v128_load(keys), k1 = wasm_v128_load(keys + 4);
+        for (size_t r = 0; r < rows; r++) {
+            v128_t x = wasm_v128_load32_splat(q + r * q_stride + i);
+            sum[r][0] = madd4(x, k0, sum[r][0]);
+            sum[r][1] = madd4(x, k1, sum[r][1]);
         }
     }
     for (size_t r = 0; r < rows; r++) {
@@ -79,6 +78,7 @@ PVL_INLINE void mix_columns(float *o, const float *keep, const float *p, size_t 
         sum[r][0] = wasm_f32x4_mul(wasm_v128_load(o + r * d), k);
         sum[r][1] = wasm_f32x4_mul(wasm_v128_load(o + r * d + 4), k);
     }
+    PVL_KEEP_ROLLED
     for (size_t j = 0; j < keys; j++, v += d) {
         v128_t v0 = wasm_v128_load(v), v1 = wasm_v128_load(v + 4);
         for (size_t r = 0; r < rows; r++) {

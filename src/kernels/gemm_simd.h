@@ -93,17 +93,29 @@ PVL_INLINE void add_to(float *tile, v128_t v, v128_t scale) {
     wasm_v128_store(tile, madd4(v, scale, wasm_v128_load(tile)));
 }
 
-/* STEPS steps of 8-bit weights. */
+/* One step of 8-bit weights. */
+PVL_INLINE void q8_step(v128_t sum[][2], const unsigned char *q, size_t row_bytes,
+                        const unsigned char *step, size_t rows) {
+    operand w0 = signed_bytes(wasm_v128_load(step)), w1 = signed_bytes(wasm_v128_load(step + 16));
+    for (size_t r = 0; r < rows; r++) {
+        operand x = unsigned_bytes(wasm_v128_load32_splat(q + r * row_bytes));
+        sum[r][0] = dot_add(w0, x, sum[r][0]);
+        sum[r][1] = dot_add(w1, x, sum[r][1]);
+    }
+}
+
+/* With one row the registers suffice for repeating the step, and the loop's own work would weigh
+ * most. */
 PVL_INLINE void q8_steps(v128_t sum[][2], const unsigned char *q, size_t row_bytes,
                          const unsigned char *steps, size_t rows, size_t count) {
-    for (size_t j = 0; j < count; j++) {
-        operand w0 = signed_bytes(wasm_v128_load(steps + 32 * j)),
-                w1 = signed_bytes(wasm_v128_load(steps + 32 * j + 16));
-        for (size_t r = 0; r < rows; r++) {
-            operand x = unsigned_bytes(wasm_v128_load32_splat(q + r * row_bytes + 4 * j));
-            sum[r][0] = dot_add(w0, x, sum[r][0]);
-            sum[r][1] = dot_add(w1, x, sum[r][1]);
-        }
+    if (rows == 1) {
+        PVL_UNROLL
+        for (size_t j = 0; j < count; j++)
+            q8_step(sum, q + 4 * j, row_bytes, steps + 32 * j, rows);
+    } else {
+        PVL_KEEP_ROLLED
+        for (size_t j = 0; j < count; j++)
+            q8_step(sum, q + 4 * j, row_bytes, steps + 32 * j, rows);
     }
 }
 
@@ -152,18 +164,30 @@ PVL_INLINE void tile_q8w(float *tile, const unsigned char *act, size_t row_bytes
     }
 }
 
+PVL_INLINE void q4_step(v128_t sum[][2], const unsigned char *q, size_t row_bytes,
+                        const unsigned char *step, size_t rows) {
+    v128_t v = wasm_v128_load(step);
+    operand w0 = low_nibbles(v), w1 = high_nibbles(v);
+    for (size_t r = 0; r < rows; r++) {
+        operand x = signed_bytes(wasm_v128_load32_splat(q + r * row_bytes));
+        sum[r][0] = nibble_dot_add(x, w0, sum[r][0]);
+        sum[r][1] = nibble_dot_add(x, w1, sum[r][1]);
+    }
+}
+
+/* One block of 4-bit weights; the sums come back as floats. */
 PVL_INLINE void q4_steps(v128_t sum[][2], const unsigned char *q, size_t row_bytes,
                          const unsigned char *steps, size_t rows) {
     for (size_t r = 0; r < rows; r++)
         sum[r][0] = sum[r][1] = wasm_i32x4_splat(0);
-    for (size_t j = 0; j < 8; j++) {
-        v128_t v = wasm_v128_load(steps + 16 * j);
-        operand w0 = low_nibbles(v), w1 = high_nibbles(v);
-        for (size_t r = 0; r < rows; r++) {
-            operand x = signed_bytes(wasm_v128_load32_splat(q + r * row_bytes + 4 * j));
-            sum[r][0] = nibble_dot_add(x, w0, sum[r][0]);
-            sum[r][1] = nibble_dot_add(x, w1, sum[r][1]);
-        }
+    if (rows == 1) {
+        PVL_UNROLL
+        for (size_t j = 0; j < 8; j++)
+            q4_step(sum, q + 4 * j, row_bytes, steps + 16 * j, rows);
+    } else {
+        PVL_KEEP_ROLLED
+        for (size_t j = 0; j < 8; j++)
+            q4_step(sum, q + 4 * j, row_bytes, steps + 16 * j, rows);
     }
     for (size_t r = 0; r < rows; r++) {
         sum[r][0] = wasm_f32x4_convert_i32x4(nibble_sums(sum[r][0]));
@@ -211,6 +235,7 @@ PVL_INLINE void tile_f32(float *tile, const unsigned char *act, size_t row_bytes
     v128_t sum[PVL_TILE_ROWS][2];
     for (size_t r = 0; r < rows; r++)
         sum[r][0] = sum[r][1] = wasm_f32x4_splat(0);
+    PVL_KEEP_ROLLED
     for (size_t k = 0; k < blocks; k++, act += 4, panel += 4 * PVL_PANEL) {
         v128_t w0 = wasm_v128_load(panel), w1 = wasm_v128_load(panel + 16);
         for (size_t r = 0; r < rows; r++) {
