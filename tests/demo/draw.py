@@ -365,10 +365,10 @@ def text_scene(rng, heldout, text=None):
     path = rng.choice(HELD_FONTS if heldout else TRAIN_FONTS)
     unit = font(path, 100)
     extent = unit.getbbox(text)
-    # Size: each character at least about 17 and at most 64 of the 224 columns the model sees.
+    # Size: each character at least a 13th and at most a 3.5th of the picture's width.
     per = (extent[2] - extent[0]) / len(text)
-    lo = max(100 * 17 * w / 224 / per, 100 * 22 * h / 224 / 72)
-    hi = min(100 * 0.92 * w / (extent[2] - extent[0]), 100 * 0.85 * h / max(60, extent[3] - extent[1]), 100 * 64 * w / 224 / per)
+    lo = max(100 * w / 13 / per, 100 * 22 * h / 224 / 72)
+    hi = min(100 * 0.92 * w / (extent[2] - extent[0]), 100 * 0.85 * h / max(60, extent[3] - extent[1]), 100 * w / 3.5 / per)
     size = int(max(lo, lo + (hi - lo) * rng.random() ** 1.2))
     size = max(10, min(size, int(hi)))
     f = font(path, size)
@@ -466,8 +466,8 @@ def chart_scene(rng, heldout):
     top = 20 if shown == "number" and rng.random() < 0.5 else 10
     values = rng.sample(range(1, top + 1), n)
     path = rng.choice([p for p in (HELD_FONTS if heldout else TRAIN_FONTS) if "Light" not in p and "Book" not in p and "Mono" not in p])
-    f = font(path, max(10, int(rng.uniform(0.072, 0.09) * h)))
-    fw = font(path, max(10, int(rng.uniform(0.062, 0.075) * h)))
+    f = font(path, max(10, int(rng.uniform(0.08, 0.1) * h)))
+    fw = font(path, max(10, int(rng.uniform(0.065, 0.08) * h)))
     usable = [c for c in COLOURS if c not in ("white", "black")]
     if by == "colour":
         while True:
@@ -506,7 +506,7 @@ def chart_scene(rng, heldout):
             d.text((cx, y - 0.01 * h), str(values[i]), font=f, fill=fore, anchor="mb")
         if by == "label":
             d.text((cx, bottom + 0.012 * h), labels[i], font=f, fill=fore, anchor="mt")
-            mark = (cx / w, (bottom + 0.045 * h) / h)
+            mark = (cx / w, (bottom + 0.05 * h) / h)
         bars.append({"label": labels[i] if by == "label" else None, "colour": names[i], "value": values[i],
                      "box": (box[0] / w, y / h, box[2] / w, bottom / h), "mark": mark})  # fmt: skip
     return img, {"type": "chart", "w": w, "h": h, "bars": bars, "by": by, "shown": shown}
@@ -622,5 +622,5 @@ if __name__ == "__main__":  # a contact sheet to look at: python draw.py OUT.png
     sheet = Image.new("RGB", (8 * 230, 6 * 230), (90, 90, 90))
     for i in range(48):
         picture, info = draw(rng, len(sys.argv) > 2)
-        sheet.paste(Image.fromarray(shrink(picture, 224)), (230 * (i % 8) + 3, 230 * (i // 8) + 3))
+        sheet.paste(Image.fromarray(shrink(picture, 168)).resize((224, 224)), (230 * (i % 8) + 3, 230 * (i // 8) + 3))
     sheet.save(sys.argv[1])

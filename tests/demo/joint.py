@@ -21,7 +21,7 @@ from questions import KINDS, ask, chat, kinds_of
 from tokenizer import SYSTEM
 from vision import dense_loss, normalise
 
-LENGTH = 288  # tokens of a row
+LENGTH = 208  # tokens of a row
 
 
 class Prompt:
@@ -90,7 +90,7 @@ def pack(prompt, rows, length=LENGTH):
     return torch.from_numpy(ids), torch.from_numpy(pos), torch.from_numpy(mask)[:, None], target, qas
 
 
-def conversations(rng, scene, weights, n=14):
+def conversations(rng, scene, weights, n=10):
     """Conversations about a scene, until a row is surely full."""
     kinds = kinds_of(scene)
     w = [weights.get(k, 1.0) for k in kinds]
@@ -142,8 +142,8 @@ class Dev:
         rng = random.Random(seed)
         self.prompt, self.batches = prompt, []
         items = []
-        for _ in range(n):
-            img, scene = draw(rng, True)
+        for i in range(n):
+            img, scene = draw(rng, True, ["shapes", "text", "shapes", "chart", "text", "shapes"][i % 6])
             items.append((shrink(img, config.image_size), scene))
         for i in range(0, n, 16):
             part = items[i : i + 16]
@@ -182,39 +182,45 @@ class Swap:
 
 
 def factor(done, warm):
-    """Learning rate over the share of time done: flat, then straight down from 55%."""
-    return warm * min(1.0, max(0.02, (1 - done) / 0.45))
+    """Learning rate over the share of the phase that is done: flat, then straight down from 45%."""
+    return warm * min(1.0, max(0.02, (1 - done) / 0.55))
 
 
-def joint_phase(run, pool, tok, path, minutes, batch=16):
+def joint_phase(run, pool, tok, path, minutes, batch=16, extra=8):
+    """Trains everything until `minutes` have passed; `extra` pictures a step only teach the vision tower."""
     model, prompt = run.model, Prompt(tok, run.model.c)
+    run.begin = run.seconds if run.begin is None else run.begin
     dev = Dev(prompt, model.c)
     see, decode = torch.compile(model.see), torch.compile(model.decode)
     rng, gen = random.Random(run.step), torch.Generator().manual_seed(run.step)
     kinds = {k: 1.0 for k in KINDS} | {"scope": 0.25}
     types = {"shapes": 0.42, "text": 0.36, "chart": 0.22}
+    pages = {"page": 0.7, "shapes": 0.3}
     control = path.replace("last.pt", "control.json")  # may steer a run: {"types": {}, "kinds": {}, "minutes": n, "aux": w, "lr": x}
-    aux, first, begin = 0.15, run.step, time.time()
+    aux, first, started = 0.15, run.step, time.time()
     sums, count, mark, measured = {}, 0, time.time(), time.time()
     weak = {}
     while run.seconds < 60 * minutes:
         t0 = time.time()
         pix, lab, box, scenes = pool.sample(rng, batch, types)
+        more = pool.sample(rng, extra, pages)
+        pix, lab, box = (np.concatenate(pair) for pair in zip((pix, lab, box), more))
         weights = {k: kinds[k] * weak.get(k, 1.0) for k in KINDS}
         rows = []
         for scene in scenes:
             blind = rng.random() < 0.03
-            rows.append(([[chat(rng)] for _ in range(12)] if blind else conversations(rng, scene, weights), blind))
+            rows.append(([[chat(rng)] for _ in range(8)] if blind else conversations(rng, scene, weights), blind))
         ids, pos, mask, target, qas = pack(prompt, rows)
         with torch.autocast("cpu", torch.bfloat16):
             patches, visual = see(normalise(pix, gen))
-            hidden = decode(ids, visual, prompt.at, pos, mask)
+            hidden = decode(ids, visual[:batch], prompt.at, pos, mask)
             logits = answers(model, hidden, target)
             dense, acc = dense_loss(run.heads, patches, lab, box)
         each = F.cross_entropy(logits.float(), target[2], reduction="none")
         loss = (each * target[3]).sum() / target[3].sum()
         (loss + aux * dense).backward()
-        run.update(factor(run.seconds / 60 / minutes, min(1.0, (run.step - first + 1) / 100)))
+        done = (run.seconds - run.begin) / (60 * minutes - run.begin)
+        run.update(factor(done, min(1.0, (run.step - first + 1) / 100)))
         for k, v in {"lm": loss.item(), "dense": dense.item(), "ch": acc.get("ch"), "idx": acc.get("idx"), "cls": acc.get("cls")}.items():
             if v is not None:
                 sums.setdefault(k, []).append(v)
@@ -232,7 +238,7 @@ def joint_phase(run, pool, tok, path, minutes, batch=16):
                     c = json.load(f)
                 types, aux, minutes, run.lr = c.get("types", types), c.get("aux", aux), c.get("minutes", minutes), c.get("lr", run.lr)
                 kinds = kinds | c.get("kinds", {})
-        if now - measured > (360 if now - begin > 400 else 180):
+        if now - measured > (360 if now - started > 400 else 180):
             with Swap(run):
                 score = dev.measure(model, decode, see)
             weak = {k: 0.5 + 2.0 * (1 - v) for k, (v, _) in score.items() if k != "scope"}

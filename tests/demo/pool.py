@@ -18,7 +18,7 @@ from draw import dense_labels, draw, shrink
 PER_SHARD = 500
 
 
-def make_shard(folder, k, size=224, grid=16):
+def make_shard(folder, k, size=168, grid=12):
     rng = random.Random(1000 + k)
     np.random.seed(1000 + k)
     pix = np.empty((PER_SHARD, size, size, 3), np.uint8)
@@ -74,6 +74,7 @@ class Pool:
 if __name__ == "__main__":  # python pool.py FOLDER FIRST COUNT
     folder, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     os.makedirs(folder, exist_ok=True)
+    os.nice(10)  # training goes first
     for k in range(first, first + count):
         if not os.path.exists(os.path.join(folder, f"{k:04d}-scene.pkl")):
             make_shard(folder, k)

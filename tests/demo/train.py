@@ -25,13 +25,15 @@ from vision import dense_loss, normalise
 
 def optimisers(model, heads, lr):
     """Muon for the matrices of the blocks, AdamW for everything else."""
-    muon, rest = [], []
+    muon, rest, gentle = [], [], []
     for name, p in model.named_parameters():
-        (muon if p.dim() == 2 and ("blocks" in name or "projector" in name) else rest).append(p)
+        matrix = p.dim() == 2 and ("blocks" in name or "projector" in name)
+        (muon if matrix else gentle if "vision.patch" in name else rest).append(p)
     rest += list(heads.parameters())
+    groups = [{"params": rest, "share": 1.0}, {"params": gentle, "share": 0.1}]
     return [
-        torch.optim.Muon(muon, lr=2 * lr, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.01),
+        torch.optim.Muon(muon, lr=2 * lr, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw", ns_steps=3),
+        torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), weight_decay=0.01),
     ]
 
 
@@ -61,12 +63,12 @@ class Run:
         self.lr = lr
         self.opts = optimisers(self.model, self.heads, lr)
         self.average = Average(self.model)
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.begin = 0, 0.0, None  # begin: when the second phase began
 
-    def save(self, path, **more):
+    def save(self, path):
         state = {"config": self.model.c.dict(), "model": self.model.state_dict(), "heads": self.heads.state_dict(),
                  "opts": [o.state_dict() for o in self.opts], "average": self.average.state, "average_n": self.average.n,
-                 "step": self.step, "seconds": self.seconds, **more}  # fmt: skip
+                 "step": self.step, "seconds": self.seconds, "begin": self.begin}  # fmt: skip
         torch.save(state, path + ".tmp")
         os.replace(path + ".tmp", path)
 
@@ -82,14 +84,14 @@ class Run:
         for o, d in zip(self.opts, s["opts"]):
             o.load_state_dict(d)
         self.average.state, self.average.n = s["average"], s["average_n"]
-        self.step, self.seconds = s["step"], s["seconds"]
+        self.step, self.seconds, self.begin = s["step"], s["seconds"], s["begin"]
 
     def update(self, factor, clip=1.0):
         params = [p for o in self.opts for g in o.param_groups for p in g["params"]]
         torch.nn.utils.clip_grad_norm_([p for p in params if p.grad is not None], clip)
         for o in self.opts:
             for g in o.param_groups:
-                g["lr"] = self.lr * factor * (2 if isinstance(o, torch.optim.Muon) else 1)
+                g["lr"] = self.lr * factor * g.get("share", 2.0)
             o.step()
             o.zero_grad(set_to_none=True)
         self.average.update(self.model)
@@ -110,7 +112,7 @@ def start_pool(work, shards):
         time.sleep(1)
 
 
-def vision_phase(run, pool, path, minutes, batch=16):
+def vision_phase(run, pool, path, minutes, batch=24):
     """Vision tower on dense labels until `minutes` of training time have passed."""
     rng, gen = random.Random(run.step), torch.Generator().manual_seed(run.step)
     see = torch.compile(run.model.vision)
