@@ -1,0 +1,520 @@
+// The page in Chromium, driven by role and name: the main job, stopping, bad input, isolation, storage, privacy.
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test, { after, before } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { serve } from '../../web/serve.mjs';
+import { askOnPage, chromium, modelReady } from './browser.mjs';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const SHAPES = join(root, 'web', 'samples', 'shapes.jpg');
+const WORD = join(root, 'web', 'samples', 'word.jpg');
+const LIMIT = { timeout: 180_000 };
+
+/** @typedef {import('puppeteer-core').Page} Page */
+
+/** @type {import('puppeteer-core').Browser} */
+let browser;
+/** @type {Awaited<ReturnType<typeof serve>>} */
+let plain;
+/** @type {Awaited<ReturnType<typeof serve>>} */
+let isolated;
+const folder = mkdtempSync(join(tmpdir(), 'pocketvl-page-'));
+
+before(async () => {
+  plain = await serve({ port: 0 });
+  isolated = await serve({ port: 0, isolate: true });
+  browser = await chromium();
+}, LIMIT);
+after(async () => {
+  await browser?.close();
+  await plain?.close();
+  await isolated?.close();
+  rmSync(folder, { recursive: true, force: true });
+}, LIMIT);
+
+/** @param {string} [url] */
+async function openPage(url = plain.url) {
+  const page = await browser.newPage();
+  page.setDefaultTimeout(60_000);
+  await page.setViewport({ width: 1000, height: 800 });
+  /** @type {string[]} */
+  const errors = [];
+  page.on('pageerror', (error) => errors.push(String(error)));
+  await page.goto(url);
+  await page.waitForFunction(() => crossOriginIsolated, { timeout: 30_000 });
+  await modelReady(page);
+  return { page, errors };
+}
+
+/**
+ * A page of the origin without the app, to call the library in.
+ * @param {string} url
+ */
+async function libraryPage(url) {
+  const page = await browser.newPage();
+  page.setDefaultTimeout(60_000);
+  await page.goto(`${url}samples/samples.json`);
+  return page;
+}
+
+test('a picture, a question, a streamed answer; the page stays responsive', LIMIT, async () => {
+  const { page, errors } = await openPage();
+  await page.evaluate(() => {
+    const seen = /** @type {any} */ (globalThis);
+    seen.longTasks = [];
+    new PerformanceObserver((list) => {
+      for (const entry of list.getEntries()) seen.longTasks.push(entry.duration);
+    }).observe({ entryTypes: ['longtask'] });
+    seen.growth = [];
+    new MutationObserver(() => {
+      const words = document.querySelector('.turn:last-of-type .words')?.textContent ?? '';
+      if (words && words !== seen.growth[seen.growth.length - 1]) seen.growth.push(words);
+    }).observe(/** @type {Element} */ (document.querySelector('#log')), {
+      childList: true,
+      subtree: true,
+      characterData: true,
+    });
+  });
+  const answer = await askOnPage(page, 'Describe the picture.', { file: SHAPES });
+  assert.ok(answer.trim().length > 0, 'there is an answer');
+  const { longTasks, growth } = await page.evaluate(() => {
+    const { longTasks, growth } = /** @type {any} */ (globalThis);
+    return { longTasks, growth };
+  });
+  assert.ok(
+    growth.length >= 2,
+    `the answer grew on the page: ${JSON.stringify(growth.slice(0, 5))}`,
+  );
+  for (let i = 1; i < growth.length; i++) assert.ok(growth[i].length >= growth[i - 1].length);
+  assert.deepEqual(
+    longTasks.filter((/** @type {number} */ ms) => ms > 50),
+    [],
+    'no main-thread task above 50 ms',
+  );
+  assert.equal(await page.$eval('#log', (log) => log.getAttribute('role')), 'log');
+
+  // A second turn about the same picture, and the same answer as the library gives for the conversation.
+  const second = await askOnPage(page, 'How many shapes are there?');
+  assert.ok(second.trim().length > 0);
+  const stats = await page.evaluate(() => /** @type {any} */ (globalThis).pocketvl.stats);
+  assert.ok(stats.reusedTokens > 64, 'the first turn came from the cache');
+  assert.equal(stats.tiles, 0);
+  assert.deepEqual(errors, []);
+  await page.close();
+});
+
+test('the first picture does not answer for the second', LIMIT, async () => {
+  const { page } = await openPage();
+  const ask = (/** @type {string} */ file) =>
+    page.evaluate(async (name) => {
+      const image = await (await fetch(`samples/${name}`)).blob();
+      const { pocketvl } = /** @type {any} */ (globalThis);
+      const content = [
+        { type: 'image', image },
+        { type: 'text', text: 'Describe the picture.' },
+      ];
+      return pocketvl.chat([{ role: 'user', content }], { maxTokens: 32 }).text();
+    }, file);
+  const [a, b, again] = [await ask('shapes.jpg'), await ask('word.jpg'), await ask('shapes.jpg')];
+  assert.notEqual(a, b);
+  assert.equal(a, again);
+  await page.close();
+});
+
+test('Stop ends a running answer inside a step, and the next question works', LIMIT, async () => {
+  const { page } = await openPage();
+  // Slow enough to be stopped: the plain loops of the reference.
+  await page.evaluate(() =>
+    /** @type {any} */ (globalThis).pocketvl.loadModel('models/demo/manifest.json', {
+      kernels: 'scalar',
+      threads: 1,
+    }),
+  );
+  const input = /** @type {import('puppeteer-core').ElementHandle<HTMLInputElement>} */ (
+    await page.$('#file')
+  );
+  await input.uploadFile(WORD);
+  await page.type('::-p-aria([name="Question"][role="textbox"])', 'What does it say?');
+  await page.click('::-p-aria([name="Ask"][role="button"])');
+  await page.waitForSelector('.stage progress:not([hidden])', { timeout: 20_000 });
+  const begun = performance.now();
+  await page.click('::-p-aria([name="Stop"][role="button"])');
+  await page.waitForFunction(() => !document.querySelector('.answering'), { timeout: 10_000 });
+  const took = performance.now() - begun;
+  assert.ok(took < 3000, `stopping took ${took} ms`);
+  assert.match(await page.$eval('.turn:last-of-type', (turn) => turn.textContent ?? ''), /Stopped/);
+  await page.evaluate(() =>
+    /** @type {any} */ (globalThis).pocketvl.loadModel('models/demo/manifest.json'),
+  );
+  assert.ok((await askOnPage(page, 'What does it say?', { file: WORD })).length > 0);
+  await page.close();
+});
+
+test('bad files: one clear error with a code, and the next request works', LIMIT, async () => {
+  const { page, errors } = await openPage();
+  const jpeg = readFileSync(SHAPES);
+  const file = (/** @type {string} */ name, /** @type {string | Uint8Array} */ bytes) => {
+    const path = join(folder, name);
+    writeFileSync(path, bytes);
+    return path;
+  };
+  /** @type {[string, string][]} */
+  const cases = [
+    [file('text.jpg', 'this is text'), 'IMAGE'],
+    [file('cut.jpg', jpeg.subarray(0, jpeg.length >> 1)), 'IMAGE'],
+    [file('empty.png', ''), 'IMAGE'],
+  ];
+  for (const [path, code] of cases) {
+    await askOnPage(page, 'What is this?', { file: path });
+    const shown = await page.$eval('.turn:last-of-type .error', (box) => ({
+      code: /** @type {HTMLElement} */ (box).dataset.code,
+      text: box.textContent ?? '',
+      role: box.getAttribute('role'),
+    }));
+    assert.equal(shown.code, code, shown.text);
+    assert.equal(shown.role, 'alert');
+    assert.ok(shown.text.length > 30);
+  }
+  await page.click('::-p-aria([name="Ask"][role="button"])');
+  await page.waitForSelector('#notices [data-code="ARGUMENT"]', { timeout: 5000 });
+  assert.ok((await askOnPage(page, 'How many shapes are there?', { file: SHAPES })).length > 0);
+  assert.deepEqual(errors, []);
+  await page.close();
+});
+
+test(
+  'a 1x1, a 20000x1 and a transparent picture are answered; the browser decodes what C cannot',
+  LIMIT,
+  async () => {
+    const page = await libraryPage(isolated.url);
+    const results = await page.evaluate(async () => {
+      const { PocketVL } = await import(/** @type {any} */ ('/lib/pocketvl.js'));
+      const vl = await PocketVL.load('/models/demo/manifest.json');
+      const made = async (
+        /** @type {number} */ w,
+        /** @type {number} */ h,
+        /** @type {string} */ type,
+      ) => {
+        const canvas = new OffscreenCanvas(w, h);
+        const g = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext('2d'));
+        g.fillStyle = 'rgb(200 30 30 / 50%)';
+        g.fillRect(0, 0, w, h / 2);
+        return canvas.convertToBlob({ type });
+      };
+      const list = [];
+      for (const [w, h, type] of /** @type {const} */ ([
+        [1, 1, 'image/png'],
+        [20000, 1, 'image/png'],
+        [64, 48, 'image/webp'],
+        [300, 200, 'image/png'],
+      ])) {
+        const image = await made(w, h, type);
+        const content = [
+          { type: 'image', image },
+          { type: 'text', text: 'What?' },
+        ];
+        const answer = vl.chat([{ role: 'user', content }], { maxTokens: 3 });
+        await answer.text();
+        list.push([answer.pictures[0].width, answer.pictures[0].height, answer.stop]);
+      }
+      const canvas = document.createElement('canvas');
+      const image = vl.chat(
+        [
+          {
+            role: 'user',
+            content: [
+              { type: 'image', image: canvas },
+              { type: 'text', text: 'What?' },
+            ],
+          },
+        ],
+        { maxTokens: 2 },
+      );
+      await image.text();
+      list.push([image.pictures[0].width, image.pictures[0].height, image.stop]);
+      vl.dispose();
+      return list;
+    });
+    assert.deepEqual(
+      results.map(([w, h]) => [w, h]),
+      [
+        [1, 1],
+        [20000, 1],
+        [64, 48],
+        [300, 200],
+        [300, 150],
+      ],
+    );
+    await page.close();
+  },
+);
+
+for (const variant of ['relaxed', 'simd']) {
+  for (const [name, threads] of /** @type {const} */ ([
+    ['isolated', 2],
+    ['plain', 1],
+  ])) {
+    test(
+      `${variant}, ${name} page: ${threads} thread(s), same answer, cancel inside a prompt`,
+      LIMIT,
+      async () => {
+        const context = await browser.createBrowserContext(); // without the service worker of the other tests
+        const page = await context.newPage();
+        page.setDefaultTimeout(60_000);
+        await page.goto(`${name === 'isolated' ? isolated.url : plain.url}samples/samples.json`);
+        const result = await page.evaluate(async (build) => {
+          const { PocketVL } = await import(/** @type {any} */ ('/lib/pocketvl.js'));
+          const vl = await PocketVL.load('/models/demo/manifest.json', {
+            variant: build,
+            threads: 2,
+            store: 'none',
+          });
+          const image = await (await fetch('/samples/shapes.jpg')).blob();
+          const content = [
+            { type: 'image', image },
+            { type: 'text', text: 'Describe the picture.' },
+          ];
+          const text = await vl.chat([{ role: 'user', content }], { maxTokens: 24 }).text();
+          const { threads, variant, threadsReason } = vl.info;
+          // The plain loops take seconds for this; a stop in the middle takes a fraction.
+          await vl.loadModel('/models/demo/manifest.json', {
+            kernels: 'scalar',
+            threads: 1,
+            store: 'none',
+          });
+          const one = async (/** @type {AbortSignal | undefined} */ signal) => {
+            const other = new OffscreenCanvas(100 + (Math.floor(Math.random() * 1e6) % 500), 100);
+            other.getContext('2d');
+            const picture = await other.convertToBlob();
+            const parts = [
+              { type: 'image', image: picture },
+              { type: 'text', text: 'What?' },
+            ];
+            const begun = performance.now();
+            const code = await vl
+              .chat([{ role: 'user', content: parts }], { maxTokens: 1, signal })
+              .text()
+              .then(
+                () => 'done',
+                (/** @type {any} */ e) => e.code,
+              );
+            return { ms: performance.now() - begun, code };
+          };
+          const full = await one(undefined);
+          const controller = new AbortController();
+          setTimeout(() => controller.abort(), full.ms / 6);
+          const cut = await one(controller.signal);
+          const after = await one(undefined);
+          vl.dispose();
+          return {
+            text,
+            threads,
+            variant,
+            threadsReason,
+            full,
+            cut,
+            after,
+            isolated: crossOriginIsolated,
+          };
+        }, variant);
+        assert.equal(result.isolated, name === 'isolated');
+        assert.equal(result.threads, threads, result.threadsReason);
+        assert.equal(result.variant, variant);
+        assert.ok(result.text.length > 0);
+        const known = answers.get(variant);
+        if (known !== undefined)
+          assert.equal(result.text, known, 'any number of threads gives the same text');
+        answers.set(variant, result.text);
+        assert.equal(result.cut.code, 'ABORTED');
+        assert.ok(result.cut.ms < 0.8 * result.full.ms, `${result.cut.ms} ms of ${result.full.ms}`);
+        assert.equal(result.after.code, 'done');
+        await context.close();
+      },
+    );
+  }
+}
+/** @type {Map<string, string>} */
+const answers = new Map();
+
+test('IndexedDB conforms as a store, and upgrades its first schema', LIMIT, async () => {
+  const page = await libraryPage(isolated.url);
+  const source = readFileSync(new URL('store_conformance.mjs', import.meta.url), 'utf8');
+  const failure = await page.evaluate(async (suite) => {
+    const { storeConformance } = await import(
+      URL.createObjectURL(new Blob([suite], { type: 'text/javascript' }))
+    );
+    const { idbStore, deleteDB } = await import(/** @type {any} */ ('/lib/store_idb.js'));
+    const assert = {
+      equal(/** @type {any} */ a, /** @type {any} */ b, m = '') {
+        if (!Object.is(a, b)) throw new Error(`${a} is not ${b} ${m}`);
+      },
+      deepEqual(/** @type {any} */ a, /** @type {any} */ b, m = '') {
+        const plain = (/** @type {any} */ v) =>
+          JSON.stringify(v, (_, x) =>
+            x && typeof x === 'object' && !Array.isArray(x)
+              ? Object.fromEntries(Object.entries(x).sort())
+              : x,
+          );
+        if (plain(a) !== plain(b)) throw new Error(`${plain(a)} is not ${plain(b)} ${m}`);
+      },
+    };
+    try {
+      await deleteDB('conformance');
+      await storeConformance(await idbStore('conformance'), assert);
+      // The first schema, as its version wrote it.
+      await deleteDB('old');
+      await new Promise((done, fail) => {
+        const request = indexedDB.open('old', 1);
+        request.onupgradeneeded = () => {
+          const db = request.result;
+          db.createObjectStore('models', { keyPath: 'key' }).put({
+            key: 'm',
+            manifest: { files: [] },
+          });
+          db.createObjectStore('chunks').put(new Blob(['abc']), ['m', 0, 0]);
+          db.createObjectStore('index').put({ size: 3, sha: 'f'.repeat(64) }, ['m', 0, 0]);
+        };
+        request.onsuccess = () => done(request.result.close());
+        request.onerror = () => fail(request.error);
+      });
+      const store = await idbStore('old');
+      assert.deepEqual(
+        [...(await store.records('m')).values()],
+        [{ bytes: 3, sha256: 'f'.repeat(64) }],
+      );
+      assert.equal((await store.model('m')).complete, false);
+      assert.equal(new TextDecoder().decode(await store.getChunk(['m', 0, 0], 3)), 'abc');
+      store.close();
+      return '';
+    } catch (error) {
+      return String(error);
+    }
+  }, source);
+  assert.equal(failure, '');
+  await page.close();
+});
+
+test(
+  'the second visit reads the model from the browser; without a network, too',
+  LIMIT,
+  async () => {
+    const context = await browser.createBrowserContext();
+    const server = await serve({ port: 0 });
+    const page = await context.newPage();
+    page.setDefaultTimeout(60_000);
+    await page.goto(server.url);
+    await page.waitForFunction(() => crossOriginIsolated, { timeout: 30_000 });
+    await modelReady(page);
+    const first = await page.evaluate(() => /** @type {any} */ (globalThis).pocketvl.stats);
+    assert.ok(first.fromNetwork > 1e6 || first.fromStore > 1e6);
+    /** @type {string[]} */
+    const weights = [];
+    page.on('request', (request) => request.url().endsWith('.gguf') && weights.push(request.url()));
+    await page.evaluate(() => location.reload());
+    await page
+      .waitForFunction(
+        () => crossOriginIsolated && document.querySelector('#status-dot:not(.ready)'),
+        { timeout: 30_000 },
+      )
+      .catch(() => {});
+    await modelReady(page);
+    const second = await page.evaluate(() => /** @type {any} */ (globalThis).pocketvl.stats);
+    assert.equal(second.fromNetwork, 0);
+    assert.ok(second.fromStore > 1e6);
+    assert.deepEqual(weights, []);
+    await server.close();
+    const offline = await context.newPage();
+    offline.setDefaultTimeout(60_000);
+    await offline.goto(server.url);
+    await modelReady(offline);
+    assert.ok(
+      (await askOnPage(offline, 'How many shapes are there?', { file: SHAPES })).length > 0,
+    );
+    await context.close();
+  },
+);
+
+test('nothing leaves the origin, and the policy forbids it to page and worker', LIMIT, async () => {
+  const { page } = await openPage();
+  /** @type {{url: string, method: string, body: string}[]} */
+  const requests = [];
+  page.on('request', (r) =>
+    requests.push({ url: r.url(), method: r.method(), body: r.postData() ?? '' }),
+  );
+  await askOnPage(page, 'What does it say?', { file: WORD });
+  const outside = requests.filter(
+    ({ url }) => !url.startsWith('blob:') && !url.startsWith('data:'),
+  );
+  assert.deepEqual(outside, [], 'no request at all while a picture is answered');
+  const outcome = await page.evaluate(async (other) => {
+    const fromPage = await fetch(`${other}icon.svg`).then(
+      () => 'allowed',
+      () => 'blocked',
+    );
+    return fromPage;
+  }, isolated.url);
+  assert.equal(outcome, 'blocked');
+  // The worker that holds the picture. (Its threads run nothing but C, and are asleep.)
+  const workers = page.workers().filter((worker) => worker.url().endsWith('/lib/worker.js'));
+  assert.equal(workers.length, 1);
+  for (const worker of workers) {
+    const reached = await worker.evaluate(
+      (other) =>
+        fetch(`${other}icon.svg`, { mode: 'no-cors' }).then(
+          () => 'allowed',
+          () => 'blocked',
+        ),
+      isolated.url,
+    );
+    assert.equal(reached, 'blocked', worker.url());
+  }
+  const policies = await page.evaluate(async () => {
+    const of = async (/** @type {string} */ path) =>
+      (await fetch(path)).headers.get('content-security-policy') ?? '';
+    return [await of('lib/worker.js'), await of('./'), await of('wasm/pocketvl-simd.mjs')];
+  });
+  for (const policy of policies) assert.match(policy, /connect-src 'self' blob:/);
+  await page.close();
+});
+
+test('works from a subfolder of a host', LIMIT, async () => {
+  const server = await serve({ port: 0, folder: root });
+  const page = await browser.newPage();
+  page.setDefaultTimeout(60_000);
+  await page.goto(`${server.url}web/`);
+  await page.waitForFunction(() => crossOriginIsolated, { timeout: 30_000 });
+  await modelReady(page);
+  assert.ok((await askOnPage(page, 'How many shapes are there?', { file: SHAPES })).length > 0);
+  await page.close();
+  await server.close();
+});
+
+test('by keyboard alone, in Chinese, and on a phone', LIMIT, async () => {
+  const { page } = await openPage();
+  await page.setViewport({ width: 390, height: 780, isMobile: true, hasTouch: true });
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  assert.ok(wide <= 0, `the page is ${wide} px too wide`);
+  const input = /** @type {import('puppeteer-core').ElementHandle<HTMLInputElement>} */ (
+    await page.$('#file')
+  );
+  await input.uploadFile(SHAPES);
+  await page.waitForSelector('#pictures li');
+  assert.equal(
+    await page.evaluate(() => document.activeElement?.id),
+    'question',
+    'focus waits in the question',
+  );
+  await page.keyboard.type('图中有几个图形？');
+  await page.keyboard.press('Enter');
+  await page.waitForFunction(
+    () => document.querySelector('.turn') && !document.querySelector('.answering'),
+  );
+  assert.equal(await page.$('.turn .error'), null);
+  await page.select('#language', 'zh');
+  assert.equal(await page.$eval('#ask', (button) => button.textContent), '提问');
+  await page.select('#language', 'en');
+  await page.close();
+});
