@@ -256,6 +256,7 @@ function showAttached() {
       const image = /** @type {HTMLImageElement} */ (make('img'));
       image.src = shot.url;
       image.alt = shot.name;
+      image.addEventListener('error', () => image.replaceWith(make('span', 'unseen', shot.name)));
       const remove = make('button', '', '✕');
       remove.setAttribute('type', 'button');
       remove.setAttribute('aria-label', t('remove', { name: shot.name }));
@@ -301,6 +302,11 @@ function shotList(shots) {
     const image = /** @type {HTMLImageElement} */ (make('img'));
     image.src = shot.url;
     image.alt = shot.name;
+    // What the browser cannot show is named; whether it can be read, the engine says.
+    image.addEventListener('error', () => {
+      frame.classList.add('unseen');
+      frame.replaceChildren(shot.name);
+    });
     frame.append(image);
     list.append(frame);
   }
@@ -465,7 +471,7 @@ function finish(turn, answer, foot) {
       'span',
       'figures',
       t('figures', {
-        tokens: s.generatedTokens ?? 0,
+        tokens: s.generatedTokens === 1 ? t('token') : t('tokens', { n: s.generatedTokens ?? 0 }),
         rate: (s.tokensPerSecond ?? 0).toFixed(s.tokensPerSecond < 10 ? 1 : 0),
         first: ((s.timeToFirstTokenMs ?? 0) / 1000).toFixed(1),
         tiles:
@@ -655,7 +661,7 @@ function showSettings() {
   const { info, stats } = vl;
   const rows = [
     [t('modelNow'), info.title ?? '–'],
-    [t('build'), info.variant ? `${info.variant}, ${info.kernels}. ${info.variantReason}` : '–'],
+    [t('build'), info.variant ? `${info.kernels}. ${info.variantReason}` : '–'],
     [t('threadsNow'), info.threads ? `${info.threads}. ${info.threadsReason}` : '–'],
     [
       t('memory'),

@@ -1,0 +1,108 @@
+// `npm run screenshots`: pictures of the page's main states, to be looked at. They go to build/screenshots, or to the
+// folder that is named.
+import { mkdirSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import process from 'node:process';
+import { fileURLToPath } from 'node:url';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { serve } from '../../web/serve.mjs';
+import { askOnPage, chromium, modelReady } from './browser.mjs';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const folder = resolve(process.argv[2] ?? join(root, 'build', 'screenshots'));
+const sample = (/** @type {string} */ name) => join(root, 'web', 'samples', name);
+mkdirSync(folder, { recursive: true });
+
+const server = await serve({ port: 0 });
+const browser = await chromium({ args: ['--hide-scrollbars', '--force-device-scale-factor=1'] });
+
+/**
+ * @param {{width: number, height: number, dark?: boolean, language?: string, phone?: boolean}} look
+ */
+async function open(look) {
+  const page = await browser.newPage();
+  page.setDefaultTimeout(60_000);
+  await page.setViewport({
+    width: look.width,
+    height: look.height,
+    isMobile: Boolean(look.phone),
+    hasTouch: Boolean(look.phone),
+    deviceScaleFactor: look.phone ? 2 : 1,
+  });
+  await page.emulateMediaFeatures([
+    { name: 'prefers-color-scheme', value: look.dark ? 'dark' : 'light' },
+    { name: 'prefers-reduced-motion', value: 'reduce' },
+  ]);
+  await page.goto(server.url);
+  await page.waitForFunction(() => crossOriginIsolated, { timeout: 30_000 });
+  await modelReady(page);
+  if (look.language) await page.select('#language', look.language);
+  await sleep(600);
+  return page;
+}
+
+/** @param {import('puppeteer-core').Page} page @param {string} name */
+async function shoot(page, name) {
+  await sleep(300);
+  await page.screenshot({ path: /** @type {`${string}.png`} */ (join(folder, `${name}.png`)) });
+  console.log(join(folder, `${name}.png`));
+}
+
+try {
+  const wide = { width: 1100, height: 860 };
+  const phone = { width: 390, height: 800, phone: true };
+
+  let page = await open(wide);
+  await shoot(page, 'empty');
+  await askOnPage(page, 'How many shapes are there?', { file: sample('shapes.jpg') });
+  await shoot(page, 'answer');
+  await askOnPage(page, 'Where is the black star?');
+  await shoot(page, 'boxes');
+  await page.click('#open-settings');
+  await shoot(page, 'settings');
+  await page.close();
+
+  page = await open({ ...wide, dark: true });
+  await shoot(page, 'dark-empty');
+  await askOnPage(page, 'Describe the picture.', { file: sample('three.jpg') });
+  await shoot(page, 'dark');
+  await page.close();
+
+  page = await open(wide);
+  await askOnPage(page, 'What is this?', { file: fileURLToPath(import.meta.url) });
+  await shoot(page, 'error');
+  await page.close();
+
+  page = await open(phone);
+  await shoot(page, 'phone-empty');
+  await askOnPage(page, 'What does it say?', { file: sample('word.jpg') });
+  await shoot(page, 'phone');
+  await page.close();
+
+  page = await open({ ...phone, language: 'zh' });
+  await shoot(page, 'phone-zh');
+  await page.close();
+
+  // While it loads and while it answers: the network and the engine are slowed down.
+  page = await browser.newPage();
+  await page.setViewport(wide);
+  const context = await page.createCDPSession();
+  await context.send('Storage.clearDataForOrigin', {
+    origin: server.url,
+    storageTypes: 'indexeddb',
+  });
+  await context.send('Network.enable');
+  await context.send('Network.emulateNetworkConditions', {
+    offline: false,
+    latency: 20,
+    downloadThroughput: 700_000,
+    uploadThroughput: 700_000,
+  });
+  await page.goto(server.url);
+  await sleep(2500);
+  await shoot(page, 'loading');
+  await page.close();
+} finally {
+  await browser.close();
+  await server.close();
+}
