@@ -126,7 +126,7 @@ export async function idbStore(name = DATABASE) {
     model: (key) => use((d) => d.get('models', key)),
     putModel: (record) =>
       use(async (d) => {
-        const tx = d.transaction('models', 'readwrite');
+        const tx = d.transaction('models', 'readwrite', { durability: 'relaxed' });
         tx.store.put(record).catch(() => {});
         await tx.done;
       }),

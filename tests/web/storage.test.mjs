@@ -1,0 +1,329 @@
+// Weights in IndexedDB in real Chromium, over a model of 200 MB made for the run: speed and memory, a browser killed in the
+// middle, a full storage, two tabs, chunks that are lost. The library's own pipeline runs in a worker of its own; the
+// engine is left out, so that only network and storage are seen.
+import assert from 'node:assert/strict';
+import { randomFillSync } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test, { after, before, beforeEach } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { serve } from '../../web/serve.mjs';
+import { chromium } from './browser.mjs';
+import { faultServer, manifestOver } from './faults.mjs';
+
+const LIMIT = { timeout: 300_000 };
+const CHUNK = 16 << 20;
+const SIZE = 12 * CHUNK + 8_000_000; // 209 MB
+
+/** @typedef {import('puppeteer-core').Browser} Browser */
+/** @typedef {import('puppeteer-core').Page} Page */
+
+/** @type {Awaited<ReturnType<typeof serve>>} */
+let site;
+/** @type {Awaited<ReturnType<typeof faultServer>>} */
+let host;
+/** @type {Buffer} */
+let body;
+const profile = mkdtempSync(join(tmpdir(), 'pocketvl-storage-'));
+
+before(async () => {
+  site = await serve({ port: 0, isolate: true });
+  host = await faultServer();
+  body = Buffer.alloc(SIZE);
+  randomFillSync(body);
+}, LIMIT);
+after(async () => {
+  await site?.close();
+  await host?.close();
+  rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 300 });
+}, LIMIT);
+beforeEach(() => {
+  host.log.length = 0;
+  host.paths.set('/model.gguf', { body });
+  const manifest = manifestOver({ 'model.gguf': body }, CHUNK);
+  host.paths.set('/manifest.json', { body: Buffer.from(JSON.stringify(manifest)) });
+});
+
+/** What runs in the worker: one load, with a sink that counts. */
+const WORKER = `
+onmessage = async ({ data: { site, url, stopAt } }) => {
+  const { streamModel } = await import(site + 'lib/weights.js');
+  const { idbStore } = await import(site + 'lib/store_idb.js');
+  const controller = new AbortController();
+  const store = await idbStore();
+  const notices = [];
+  const stages = [];
+  let pushed = 0, sum = 0;
+  const sink = { start: async () => { pushed = 0; sum = 0; }, beginFile() {}, push(b) {
+    pushed += b.length;
+    for (let i = 0; i < b.length; i += 4096) sum = (sum * 31 + b[i]) >>> 0;
+    if (stopAt && pushed >= stopAt) controller.abort();
+  } };
+  const onProgress = (p) => {
+    if (stages[stages.length - 1] !== p.stage) stages.push(p.stage);
+    postMessage({ progress: p });
+  };
+  try {
+    const begun = performance.now();
+    const result = await streamModel({ url }, { store, sink, signal: controller.signal, onProgress, onNotice: (n) => notices.push(n) });
+    postMessage({ done: { ...result, manifest: undefined, ms: performance.now() - begun, pushed, sum, notices, stages } });
+  } catch (error) {
+    postMessage({ done: { code: error.code, message: error.message, details: error.details, pushed, notices, stages } });
+  }
+};`;
+
+/**
+ * Starts a load in a page; the result comes by `finished`.
+ * @param {Page} page
+ * @param {{stopAt?: number}} [options]
+ */
+async function begin(page, options = {}) {
+  await page.evaluate(
+    ({ source, site, url, stopAt }) => {
+      const state = /** @type {any} */ (globalThis);
+      state.loaded = 0;
+      state.stage = '';
+      state.result = null;
+      const worker = new Worker(
+        URL.createObjectURL(new Blob([source], { type: 'text/javascript' })),
+        {
+          type: 'module',
+        },
+      );
+      worker.onerror = (event) => (state.result = { code: 'SCRIPT', message: event.message });
+      worker.onmessage = ({ data }) => {
+        if (data.progress)
+          Object.assign(state, { loaded: data.progress.loaded, stage: data.progress.stage });
+        if (data.done) {
+          state.result = data.done;
+          worker.terminate();
+        }
+      };
+      worker.postMessage({ site, url, stopAt });
+    },
+    { source: WORKER, site: site.url, url: `${host.url}/manifest.json`, stopAt: options.stopAt },
+  );
+}
+
+/** @param {Page} page */
+async function finished(page) {
+  await page.waitForFunction(() => /** @type {any} */ (globalThis).result, {
+    timeout: 200_000,
+    polling: 50,
+  });
+  return page.evaluate(() => /** @type {any} */ (globalThis).result);
+}
+
+/** @param {Browser} browser */
+async function open(browser) {
+  const page = await browser.newPage();
+  page.setDefaultTimeout(60_000);
+  await page.goto(`${site.url}samples/samples.json`);
+  return page;
+}
+
+const fetched = () =>
+  host.log.filter(({ path }) => path === '/model.gguf').reduce((sum, { sent }) => sum + sent, 0);
+
+/** The same sum as the worker's, over the real bytes. */
+function expectedSum() {
+  let sum = 0;
+  for (let at = 0; at < SIZE; at += CHUNK) {
+    const end = Math.min(at + CHUNK, SIZE);
+    for (let i = at; i < end; i += 4096) sum = (sum * 31 + body[i]) >>> 0;
+  }
+  return sum;
+}
+
+/** @param {import('node:test').TestContext} t @param {string} text */
+const report = (t, text) => t.diagnostic(text);
+
+test(
+  'killed in mid-download: every stored chunk is used, at most one is lost',
+  LIMIT,
+  async (t) => {
+    let browser = await chromium({ profile });
+    const slow = /** @type {import('./faults.mjs').Behaviour} */ (host.paths.get('/model.gguf'));
+    slow.slow = 3;
+    let page = await open(browser);
+    await begin(page);
+    await page.waitForFunction(
+      (n) => /** @type {any} */ (globalThis).loaded >= n,
+      { timeout: 120_000, polling: 50 },
+      5 * CHUNK,
+    );
+    const loaded = await page.evaluate(() => /** @type {any} */ (globalThis).loaded);
+    browser.process()?.kill('SIGKILL');
+    await sleep(500);
+    slow.slow = 0;
+    host.log.length = 0;
+    browser = await chromium({ profile });
+    page = await open(browser);
+    await begin(page);
+    const result = await finished(page);
+    assert.equal(result.code, undefined, result.message);
+    assert.equal(result.pushed, SIZE);
+    assert.equal(result.sum, expectedSum());
+    assert.ok(
+      result.fromStore >= loaded - 3 * CHUNK - 1,
+      `${result.fromStore} of ${loaded} were kept`,
+    );
+    assert.ok(fetched() <= SIZE - result.fromStore + CHUNK);
+    report(
+      t,
+      `killed at ${(loaded / 1e6).toFixed(0)} MB: ${(result.fromStore / 1e6).toFixed(0)} MB kept, ${(fetched() / 1e6).toFixed(0)} MB fetched`,
+    );
+    await browser.close();
+  },
+);
+
+test('the second visit: no request, at the speed of the storage', LIMIT, async (t) => {
+  const browser = await chromium({ profile });
+  const page = await open(browser);
+  host.paths.clear();
+  await begin(page);
+  const result = await finished(page);
+  assert.equal(result.code, undefined, result.message);
+  assert.equal(result.fromStore, SIZE);
+  assert.equal(host.log.length, 0);
+  assert.equal(result.sum, expectedSum());
+  // The ceiling: the same chunks read by nothing but IndexedDB, in the same run.
+  const raw = await page.evaluate(
+    async (source) => {
+      const worker = new Worker(
+        URL.createObjectURL(new Blob([source], { type: 'text/javascript' })),
+      );
+      return new Promise((done) => {
+        worker.onmessage = ({ data }) => done(data);
+        worker.postMessage(0);
+      });
+    },
+    `onmessage = () => { const open = indexedDB.open('pocketvl'); open.onsuccess = () => {
+        const begun = performance.now(); let bytes = 0;
+        const step = (keys) => { const key = keys.shift(); if (!key) return postMessage({ bytes, ms: performance.now() - begun });
+          const get = open.result.transaction('chunks').objectStore('chunks').get(key);
+          get.onsuccess = () => { bytes += new FileReaderSync().readAsArrayBuffer(get.result).byteLength; step(keys); }; };
+        const all = open.result.transaction('chunks').objectStore('chunks').getAllKeys(); all.onsuccess = () => step(all.result); } }`,
+  );
+  const rate = SIZE / result.ms / 1e3;
+  const ceiling = /** @type {any} */ (raw).bytes / /** @type {any} */ (raw).ms / 1e3;
+  report(t, `from storage ${rate.toFixed(0)} MB/s; IndexedDB alone ${ceiling.toFixed(0)} MB/s`);
+  assert.ok(rate > 0.4 * ceiling, `${rate} of ${ceiling} MB/s`);
+  await browser.close();
+});
+
+test(
+  'a damaged and a lost chunk: the full check finds them, they alone are fetched',
+  LIMIT,
+  async () => {
+    const browser = await chromium({ profile });
+    const page = await open(browser);
+    await page.evaluate(
+      (key) =>
+        new Promise((done, fail) => {
+          const open = indexedDB.open('pocketvl');
+          open.onerror = () => fail(open.error);
+          open.onsuccess = () => {
+            const tx = open.result.transaction('chunks', 'readwrite');
+            tx.objectStore('chunks').put(new Blob([new Uint8Array(16 << 20)]), [key, 0, 4]);
+            tx.objectStore('chunks').delete([key, 0, 7]);
+            tx.oncomplete = () => done(open.result.close());
+          };
+        }),
+      `${host.url}/manifest.json`,
+    );
+    const damaged = await page.evaluate(async (key) => {
+      const { models } = await import(/** @type {any} */ ('/lib/pocketvl.js'));
+      return models.verify(key);
+    }, `${host.url}/manifest.json`);
+    assert.deepEqual(damaged, { damaged: 2 });
+    await begin(page);
+    const result = await finished(page);
+    assert.equal(result.code, undefined, result.message);
+    assert.equal(result.sum, expectedSum());
+    assert.equal(result.fromNetwork, 2 * CHUNK);
+    const list = await page.evaluate(async () => {
+      const { models } = await import(/** @type {any} */ ('/lib/pocketvl.js'));
+      const before = await models.list();
+      const [file] = await models.export(before[0].key);
+      await models.delete(before[0].key);
+      return { before, exported: file.blob.size, after: await models.list() };
+    });
+    assert.equal(list.before[0].storedBytes, SIZE);
+    assert.equal(list.exported, SIZE);
+    assert.deepEqual(list.after, []);
+    await browser.close();
+  },
+);
+
+test(
+  'a full storage: what fits is kept, the rest is named, and the load goes on',
+  LIMIT,
+  async () => {
+    const browser = await chromium();
+    const page = await open(browser);
+    const cdp = await page.createCDPSession();
+    await cdp.send('Storage.overrideQuotaForOrigin', {
+      origin: new URL(site.url).origin,
+      quotaSize: 90_000_000,
+    });
+    await begin(page);
+    const result = await finished(page);
+    assert.equal(result.code, undefined, result.message);
+    assert.equal(result.sum, expectedSum());
+    assert.equal(result.stored, false);
+    const notice = result.notices.find((/** @type {any} */ n) => n.code === 'QUOTA');
+    assert.ok(notice, JSON.stringify(result.notices));
+    assert.ok(
+      notice.details.missing >= SIZE - 90_000_000 && notice.details.missing < SIZE,
+      notice.message,
+    );
+    await cdp.send('Storage.overrideQuotaForOrigin', { origin: new URL(site.url).origin });
+    host.log.length = 0;
+    await begin(page);
+    const again = await finished(page);
+    assert.ok(again.fromStore >= 2 * CHUNK, 'what was stored before is used');
+    assert.equal(again.fromNetwork, SIZE - again.fromStore);
+    assert.equal(again.stored, true);
+    await browser.close();
+  },
+);
+
+test(
+  'two tabs share one download; when the first is closed, the second goes on',
+  LIMIT,
+  async (t) => {
+    const browser = await chromium();
+    const [a, b] = [await open(browser), await open(browser)];
+    const slow = /** @type {import('./faults.mjs').Behaviour} */ (host.paths.get('/model.gguf'));
+    slow.slow = 2;
+    await begin(a);
+    await a.waitForFunction(
+      (n) => /** @type {any} */ (globalThis).loaded >= n,
+      { timeout: 120_000, polling: 50 },
+      CHUNK,
+    );
+    await begin(b);
+    await b.waitForFunction(() => /** @type {any} */ (globalThis).stage === 'waiting', {
+      timeout: 20_000,
+      polling: 50,
+    });
+    await a.waitForFunction(
+      (n) => /** @type {any} */ (globalThis).loaded >= n,
+      { timeout: 120_000, polling: 50 },
+      4 * CHUNK,
+    );
+    await a.close();
+    slow.slow = 0;
+    const result = await finished(b);
+    assert.equal(result.code, undefined, result.message);
+    assert.equal(result.sum, expectedSum());
+    assert.ok(result.fromStore >= 2 * CHUNK, `${result.fromStore}`);
+    report(
+      t,
+      `${(fetched() / 1e6).toFixed(0)} MB were sent for ${(SIZE / 1e6).toFixed(0)} MB in two tabs`,
+    );
+    await browser.close();
+  },
+);
