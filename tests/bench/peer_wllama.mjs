@@ -113,7 +113,7 @@ export async function measurePeer(stage, options, model, results, say) {
         samples,
       });
     } finally {
-      await page.close();
+      await page.close().catch(() => undefined);
     }
   }
   printPeers(found, ours.find((r) => r.threads === threads) ?? null);

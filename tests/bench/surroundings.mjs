@@ -150,6 +150,8 @@ export async function browse(options) {
     executablePath: chromium,
     ignoreDefaultArgs: true,
     protocolTimeout: 3_600_000,
+    handleSIGINT: false,
+    handleSIGTERM: false,
     env: environment(),
     args: [
       '--headless',
@@ -186,11 +188,17 @@ export async function browse(options) {
     const state = await page.evaluate(() => globalThis.crossOriginIsolated);
     if (!state) throw new Error('The page is not cross-origin isolated.');
   };
+  let closed = false;
   const close = async () => {
+    if (closed) return;
+    closed = true;
     await browser.close().catch(() => undefined);
     await server.close();
     rmSync(folder, { recursive: true, force: true });
   };
+  for (const signal of /** @type {NodeJS.Signals[]} */ (['SIGINT', 'SIGTERM'])) {
+    process.once(signal, () => void close().finally(() => process.exit(1)));
+  }
   try {
     await reload();
   } catch (error) {
