@@ -480,6 +480,39 @@ test('nothing leaves the origin, and the policy forbids it to page and worker', 
   await page.close();
 });
 
+test('a lost worker: the error says so, and the next question starts it anew', LIMIT, async () => {
+  const { page } = await openPage();
+  // The plain loops of the reference, so that the worker is lost in the middle of an answer.
+  await page.evaluate(() =>
+    /** @type {any} */ (globalThis).pocketvl.loadModel('models/demo/manifest.json', {
+      kernels: 'scalar',
+      threads: 1,
+    }),
+  );
+  const outcome = await page.evaluate(async () => {
+    const { pocketvl } = /** @type {any} */ (globalThis);
+    const image = await (await fetch('samples/word.jpg')).blob();
+    const content = [
+      { type: 'image', image },
+      { type: 'text', text: 'What does it say?' },
+    ];
+    setTimeout(() => pocketvl.client.die(pocketvl.client.worker, 'the test ended it'), 100);
+    const first = await pocketvl
+      .chat([{ role: 'user', content }])
+      .text()
+      .then(
+        () => ({ code: 'done', message: '' }),
+        (/** @type {any} */ e) => ({ code: e.code, message: e.message }),
+      );
+    const second = await pocketvl.chat([{ role: 'user', content }], { maxTokens: 3 }).text();
+    return { first, second, fromNetwork: pocketvl.stats.fromNetwork };
+  });
+  assert.equal(outcome.first.code, 'WORKER');
+  assert.match(outcome.first.message, /starts it again/);
+  assert.ok(outcome.second.length > 0);
+  await page.close();
+});
+
 test('works from a subfolder of a host', LIMIT, async () => {
   const server = await serve({ port: 0, folder: root });
   const page = await browser.newPage();
