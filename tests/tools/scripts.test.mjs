@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { belowGate, isRight, overlap } from '../../wasm/tools/accuracy.mjs';
+import { belowGoal, isRight, overlap } from '../../wasm/tools/accuracy.mjs';
 import { root } from '../../wasm/tools/shell.mjs';
 
 /** A question with its truth. */
@@ -39,11 +39,11 @@ test('boxes have to overlap by half, one each', () => {
   assert.ok(!isRight(boxes, '[100, 100, 200, 200] [100, 100, 200, 200]'));
 });
 
-test('the gate looks at every kind and at the whole', () => {
+test('the goal looks at every kind and at the whole', () => {
   const kinds = { a: { right: 79, asked: 100 }, b: { right: 100, asked: 100 } };
   const result = { kinds, wrong: [], right: 179, asked: 200, share: 179 / 200 };
-  assert.deepEqual(belowGate(result), ['overall', 'a']);
-  assert.deepEqual(belowGate({ ...result, kinds: { b: kinds.b }, share: 0.9 }), []);
+  assert.deepEqual(belowGoal(result), ['overall', 'a']);
+  assert.deepEqual(belowGoal({ ...result, kinds: { b: kinds.b }, share: 0.9 }), []);
 });
 
 test('an unknown slice fails with one sentence and a closing line', () => {
