@@ -37,9 +37,17 @@ struct pvl_team {
 
 #ifdef __EMSCRIPTEN__
 /* The raw wasm instructions: the Emscripten futex and condition variables cost the same or more. */
+static void wait_on(_Atomic uint32_t *word, uint32_t value) {
+    __builtin_wasm_memory_atomic_wait32((int *)word, (int)value, -1);
+}
+
+/* A wait has to be alone in its function, and volatile keeps every optimizer from inlining it: in the baseline code of
+ * Node.js 20 a function that goes on after a wait may find its locals spoiled, and the member sleeps for ever. */
+static void (*const volatile wait_alone)(_Atomic uint32_t *word, uint32_t value) = wait_on;
+
 static void sleep_on(pvl_team *team, _Atomic uint32_t *word, uint32_t value) {
     (void)team;
-    __builtin_wasm_memory_atomic_wait32((int *)word, (int)value, -1);
+    wait_alone(word, value);
 }
 
 static void wake_all(pvl_team *team, _Atomic uint32_t *word) {
