@@ -8,7 +8,19 @@
  *                            layer behind, and the vision side is small beside the language model
  *   rows not in whole blocks the nearest type of shorter blocks, at last F16 (llama.cpp's fallback)
  *
- * tests/oracle/README.md tells the measurements behind this. */
+ * Measured on the demonstration model (half trained, its Q8_0 weights taken as the truth; 167
+ * held-out prompts, 1121 tokens; `pocketvl quantize`, then `pocketvl precision -r`), mean KL
+ * divergence of the next token in nats, how often the likeliest token stays, size:
+ *
+ *   Q8_0                                    0.00005   99.0 %   3.93 MB
+ *   Q4_0, output and vision Q8_0 (default)  0.00071   96.8 %   3.03 MB
+ *   the same, embedding Q8_0 too            0.00056   96.8 %   3.15 MB
+ *   Q4_0, vision Q8_0                       0.00148   91.7 %   2.90 MB
+ *   Q4_0, output Q8_0                       0.00174   95.9 %   2.37 MB
+ *   Q4_0 throughout                         0.00242   91.5 %   2.25 MB
+ *
+ * Either exception by itself helps less than both. The embedding stays Q4_0: in the 1B it would
+ * cost 68 MB more for the little that is left. */
 #ifndef PVL_TOOLS_MIX_H
 #define PVL_TOOLS_MIX_H
 

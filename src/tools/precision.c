@@ -13,12 +13,15 @@ enum { MAX_MODELS = 256, MAX_LINE = 65536, ANSWER_TOKENS = 24, MAX_PICTURE = 256
 
 static const char usage[] =
     "usage: pocketvl precision -m MODEL.gguf [-m MMPROJ.gguf] [--kernels NAME] [--tiles N] "
-    "[--kv q8] [--context N] < LINES\n"
-    "  LINES: a picture's path, a tab, a question\n";
+    "[--kv q8] [--context N] [-r REFERENCE.gguf] < LINES\n"
+    "  LINES: a picture's path, a tab, a question\n"
+    "  -r: the float run uses this file, so that the types of MODEL.gguf count too\n";
 
 struct setup {
     const char *models[MAX_MODELS];
     size_t model_count;
+    const char *references[MAX_MODELS]; /* for the float run; none: the models */
+    size_t reference_count;
     pvl_engine_options engine;
     pvl_session_options session;
     pvl_prompt_options prompt;
@@ -36,6 +39,8 @@ static bool parse(struct setup *a, int argc, char **argv) {
         const char *value = argv[i + 1];
         if (strcmp(argv[i], "-m") == 0 && a->model_count < MAX_MODELS)
             a->models[a->model_count++] = value;
+        else if (strcmp(argv[i], "-r") == 0 && a->reference_count < MAX_MODELS)
+            a->references[a->reference_count++] = value;
         else if (strcmp(argv[i], "--kernels") == 0)
             a->engine.kernels = value;
         else if (strcmp(argv[i], "--tiles") == 0)
@@ -54,15 +59,18 @@ static pvl_status load(pvl_engine **out, const struct setup *a, pvl_precision pr
                        pvl_error *err) {
     pvl_engine_options options = a->engine;
     options.precision = precision;
+    bool reference = precision == PVL_PRECISION_F32 && a->reference_count;
+    const char *const *models = reference ? a->references : a->models;
+    size_t count = reference ? a->reference_count : a->model_count;
     pvl_loader *loader;
     pvl_status status = pvl_loader_new(&loader, &options, err);
-    for (size_t i = 0; status == PVL_OK && i < a->model_count; i++) {
+    for (size_t i = 0; status == PVL_OK && i < count; i++) {
         char *file;
         size_t bytes;
-        status = pvl_io_read(&file, &bytes, a->models[i], SIZE_MAX / 2, err);
+        status = pvl_io_read(&file, &bytes, models[i], SIZE_MAX / 2, err);
         if (status != PVL_OK)
             break;
-        status = pvl_loader_begin_file(loader, a->models[i], bytes, err);
+        status = pvl_loader_begin_file(loader, models[i], bytes, err);
         if (status == PVL_OK)
             status = pvl_loader_push(loader, file, bytes, err);
         free(file);
