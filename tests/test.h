@@ -316,8 +316,7 @@ static TEST_UNUSED int test_run_all(const test_case *cases, size_t n, int argc, 
 
 /* The list of a program's tests: TEST_MAIN(CASE(first), CASE(second)). One left out does not build.
  */
-#define CASE(name)                                                                                 \
-    { #name, test_case_##name }
+#define CASE(name) {#name, test_case_##name}
 #define TEST_MAIN(...)                                                                             \
     int main(int argc, char **argv) {                                                              \
         static const test_case cases[] = {__VA_ARGS__};                                            \

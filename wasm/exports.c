@@ -37,7 +37,8 @@ static void put(json *j, const char *format, ...) {
         const char *: "string",                                                                    \
         default: "pointer")
 
-#define STRUCT(type) put(j, "%s\"" #type "\":{\"size\":%zu,\"fields\":{", comma, sizeof(type)), comma = ""
+#define STRUCT(type)                                                                               \
+    put(j, "%s\"" #type "\":{\"size\":%zu,\"fields\":{", comma, sizeof(type)), comma = ""
 #define FIELD(type, name)                                                                          \
     put(j, "%s\"" #name "\":[%zu,\"%s\"]", comma, offsetof(type, name), KIND(((type *)0)->name)),  \
         comma = ","
@@ -149,8 +150,9 @@ static void result_structs(json *j) {
     END;
 }
 
-/* {"version", "status": [names by code], "constants": {}, "structs": {name: {"size", "fields": {name: [offset, kind]}}}}
- * as UTF-8, terminated if it fits. Returns the bytes that it takes without the terminator. */
+/* {"version", "status": [names by code], "constants": {}, "structs": {name: {"size", "fields":
+ * {name: [offset, kind]}}}} as UTF-8, terminated if it fits. Returns the bytes that it takes
+ * without the terminator. */
 size_t pvlx_abi(char *out, size_t capacity);
 size_t pvlx_abi(char *out, size_t capacity) {
     json self = {out, capacity, 0}, *j = &self;
@@ -159,7 +161,8 @@ size_t pvlx_abi(char *out, size_t capacity) {
         put(j, "%s\"%s\"", code ? "," : "", pvl_status_name((pvl_status)code));
     put(j,
         "],\"constants\":{\"KV_F32\":%d,\"KV_Q8\":%d,\"PRECISION_AUTO\":%d,\"PRECISION_F32\":%d,"
-        "\"ROLE_SYSTEM\":%d,\"ROLE_USER\":%d,\"ROLE_ASSISTANT\":%d,\"PART_TEXT\":%d,\"PART_IMAGE\":%d,"
+        "\"ROLE_SYSTEM\":%d,\"ROLE_USER\":%d,\"ROLE_ASSISTANT\":%d,\"PART_TEXT\":%d,\"PART_IMAGE\":"
+        "%d,"
         "\"STOP_NO\":%d,\"STOP_END\":%d,\"STOP_LENGTH\":%d,\"STOP_CONTEXT\":%d,\"STOP_STRING\":%d,"
         "\"MAX_PIXELS\":%d,\"MAX_SIDE\":%d},\"structs\":{",
         PVL_KV_F32, PVL_KV_Q8, PVL_PRECISION_AUTO, PVL_PRECISION_F32, PVL_ROLE_SYSTEM,

@@ -30,7 +30,9 @@ uint64_t pvl_cursor_u64(pvl_cursor *c) {
     return p ? pvl_load_u64(p) : 0;
 }
 
-float pvl_cursor_f32(pvl_cursor *c) { return pvl_bits_f32(pvl_cursor_u32(c)); }
+float pvl_cursor_f32(pvl_cursor *c) {
+    return pvl_bits_f32(pvl_cursor_u32(c));
+}
 
 double pvl_cursor_f64(pvl_cursor *c) {
     uint64_t bits = pvl_cursor_u64(c);
@@ -42,22 +44,27 @@ double pvl_cursor_f64(pvl_cursor *c) {
 uint16_t pvl_f32_to_f16(float f) {
     uint32_t x = pvl_f32_bits(f);
     uint32_t sign = (x >> 16) & 0x8000u, mag = x & 0x7FFFFFFFu;
-    if (mag > 0x7F800000u) return (uint16_t)(sign | 0x7E00u | (mag >> 13 & 0x1FFu));
-    if (mag >= 0x477FF000u) return (uint16_t)(sign | 0x7C00u); /* rounds to 65536 or more */
-    if (mag >= 0x38800000u) { /* normal half */
+    if (mag > 0x7F800000u)
+        return (uint16_t)(sign | 0x7E00u | (mag >> 13 & 0x1FFu));
+    if (mag >= 0x477FF000u)
+        return (uint16_t)(sign | 0x7C00u); /* rounds to 65536 or more */
+    if (mag >= 0x38800000u) {              /* normal half */
         uint32_t odd = mag >> 13 & 1u;
         return (uint16_t)(sign | ((mag - 0x38000000u + 0xFFFu + odd) >> 13));
     }
-    if (mag < 0x33000000u) return (uint16_t)sign; /* below half of the smallest subnormal */
+    if (mag < 0x33000000u)
+        return (uint16_t)sign;           /* below half of the smallest subnormal */
     uint32_t shift = 126u - (mag >> 23); /* 14..24: value = frac * 2^-24 */
     uint32_t frac = (mag & 0x7FFFFFu) | 0x800000u;
     uint32_t half = frac >> shift, rest = frac & ((1u << shift) - 1u), tie = 1u << (shift - 1);
-    if (rest > tie || (rest == tie && (half & 1u))) half++;
+    if (rest > tie || (rest == tie && (half & 1u)))
+        half++;
     return (uint16_t)(sign | half);
 }
 
 uint16_t pvl_f32_to_bf16(float f) {
     uint32_t x = pvl_f32_bits(f);
-    if ((x & 0x7FFFFFFFu) > 0x7F800000u) return (uint16_t)(x >> 16 | 0x40u);
+    if ((x & 0x7FFFFFFFu) > 0x7F800000u)
+        return (uint16_t)(x >> 16 | 0x40u);
     return (uint16_t)((x + 0x7FFFu + (x >> 16 & 1u)) >> 16);
 }

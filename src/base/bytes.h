@@ -7,8 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* A cursor over bytes that it does not own. A read past the end sets `bad`, returns zero and moves no further, so a
- * caller may check once after several reads. */
+/* A cursor over bytes that it does not own. A read past the end sets `bad`, returns zero and moves
+ * no further, so a caller may check once after several reads. */
 typedef struct pvl_cursor {
     const unsigned char *data;
     size_t size, at;
@@ -53,8 +53,10 @@ static inline uint32_t pvl_f32_bits(float f) {
 /* IEEE 754 binary16 -> binary32, exact, subnormals, infinities and NaN included. */
 static inline float pvl_f16_to_f32(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exp = (h >> 10) & 31u, frac = h & 0x3FFu;
-    if (exp == 31) return pvl_bits_f32(sign | 0x7F800000u | frac << 13);
-    if (exp != 0) return pvl_bits_f32(sign | (exp + 112u) << 23 | frac << 13);
+    if (exp == 31)
+        return pvl_bits_f32(sign | 0x7F800000u | frac << 13);
+    if (exp != 0)
+        return pvl_bits_f32(sign | (exp + 112u) << 23 | frac << 13);
     /* Zero and subnormal: frac * 2^-24 is exact in float. */
     float v = (float)frac * 0x1p-24f;
     return pvl_bits_f32(sign | pvl_f32_bits(v));
@@ -62,7 +64,9 @@ static inline float pvl_f16_to_f32(uint16_t h) {
 /* binary32 -> binary16, round to nearest even, overflow to infinity. */
 uint16_t pvl_f32_to_f16(float f);
 /* bfloat16 is the upper half of binary32. */
-static inline float pvl_bf16_to_f32(uint16_t h) { return pvl_bits_f32((uint32_t)h << 16); }
+static inline float pvl_bf16_to_f32(uint16_t h) {
+    return pvl_bits_f32((uint32_t)h << 16);
+}
 /* Round to nearest even; NaN stays NaN. */
 uint16_t pvl_f32_to_bf16(float f);
 

@@ -25,23 +25,28 @@ static const struct {
 
 const char *pvl_status_name(pvl_status code) {
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (names[i].code == code) return names[i].name;
+        if (names[i].code == code)
+            return names[i].name;
     }
     return "UNKNOWN";
 }
 
 pvl_status pvl_fail(pvl_error *err, pvl_status code, const char *fmt, ...) {
-    if (!err || err->code != PVL_OK) return code;
+    if (!err || err->code != PVL_OK)
+        return code;
     err->code = code;
     va_list args;
     va_start(args, fmt);
     int n = vsnprintf(err->message, sizeof err->message, fmt, args);
     va_end(args);
     if (n >= (int)sizeof err->message) {
-        /* Do not leave half a UTF-8 character at the cut: step back over continuation bytes and their lead. */
+        /* Do not leave half a UTF-8 character at the cut: step back over continuation bytes and
+         * their lead. */
         size_t end = strlen(err->message);
-        while (end > 0 && ((unsigned char)err->message[end - 1] & 0xC0u) == 0x80u) end--;
-        if (end > 0 && (unsigned char)err->message[end - 1] >= 0xC0u) end--;
+        while (end > 0 && ((unsigned char)err->message[end - 1] & 0xC0u) == 0x80u)
+            end--;
+        if (end > 0 && (unsigned char)err->message[end - 1] >= 0xC0u)
+            end--;
         err->message[end] = '\0';
     }
     return code;

@@ -1,8 +1,9 @@
 /* Status codes and the error slot.
  *
- * Every fallible function returns a pvl_status and takes a `pvl_error *` as its last argument (NULL allowed).
- * The first error wins: pvl_fail() leaves a slot alone that already holds one. Messages are one sentence: what was
- * wrong, what was expected, what to do. Nothing here prints, exits or aborts. */
+ * Every fallible function returns a pvl_status and takes a `pvl_error *` as its last argument (NULL
+ * allowed). The first error wins: pvl_fail() leaves a slot alone that already holds one. Messages
+ * are one sentence: what was wrong, what was expected, what to do. Nothing here prints, exits or
+ * aborts. */
 #ifndef PVL_BASE_STATUS_H
 #define PVL_BASE_STATUS_H
 
@@ -14,15 +15,17 @@
 #define PVL_PRINTF(fmt, first)
 #endif
 
-/* Fills `err` (when not NULL and still PVL_OK) with `code` and the formatted sentence, cut at the slot's size on a
- * character boundary. Returns `code`, so that `return pvl_fail(err, PVL_E_..., "...")` reads as one line. */
+/* Fills `err` (when not NULL and still PVL_OK) with `code` and the formatted sentence, cut at the
+ * slot's size on a character boundary. Returns `code`, so that `return pvl_fail(err, PVL_E_...,
+ * "...")` reads as one line. */
 pvl_status pvl_fail(pvl_error *err, pvl_status code, const char *fmt, ...) PVL_PRINTF(3, 4);
 
 /* Returns from the calling function when `expr` is not PVL_OK. */
 #define PVL_TRY(expr)                                                                              \
     do {                                                                                           \
         pvl_status pvl_try_status_ = (expr);                                                       \
-        if (pvl_try_status_ != PVL_OK) return pvl_try_status_;                                     \
+        if (pvl_try_status_ != PVL_OK)                                                             \
+            return pvl_try_status_;                                                                \
     } while (0)
 
 #endif

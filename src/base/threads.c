@@ -7,8 +7,9 @@
 
 #include "base/alloc.h"
 
-/* Spinning covers the serial gaps between two products (tens of microseconds) and the imbalance of a job; waking a
- * sleeper costs about 100 us. Loads, not time: some 100 us on current processors. */
+/* Spinning covers the serial gaps between two products (tens of microseconds) and the imbalance of
+ * a job; waking a sleeper costs about 100 us. Loads, not time: some 100 us on current processors.
+ */
 enum { SPIN = 200000 };
 
 struct member {
@@ -41,8 +42,9 @@ static void wait_on(_Atomic uint32_t *word, uint32_t value) {
     __builtin_wasm_memory_atomic_wait32((int *)word, (int)value, -1);
 }
 
-/* A wait has to be alone in its function, and volatile keeps every optimizer from inlining it: in the baseline code of
- * Node.js 20 a function that goes on after a wait may find its locals spoiled, and the member sleeps for ever. */
+/* A wait has to be alone in its function, and volatile keeps every optimizer from inlining it: in
+ * the baseline code of Node.js 20 a function that goes on after a wait may find its locals spoiled,
+ * and the member sleeps for ever. */
 static void (*const volatile wait_alone)(_Atomic uint32_t *word, uint32_t value) = wait_on;
 
 static void sleep_on(pvl_team *team, _Atomic uint32_t *word, uint32_t value) {
@@ -57,7 +59,8 @@ static void wake_all(pvl_team *team, _Atomic uint32_t *word) {
 #else
 static void sleep_on(pvl_team *team, _Atomic uint32_t *word, uint32_t value) {
     pthread_mutex_lock(&team->mutex);
-    while (atomic_load(word) == value) pthread_cond_wait(&team->changed, &team->mutex);
+    while (atomic_load(word) == value)
+        pthread_cond_wait(&team->changed, &team->mutex);
     pthread_mutex_unlock(&team->mutex);
 }
 
@@ -74,13 +77,16 @@ static void *member_main(void *p) {
     pvl_team *team = self->team;
     for (uint32_t seen = 0;; seen++) {
         int spin = SPIN;
-        while (spin && atomic_load_explicit(&team->epoch, memory_order_acquire) == seen) spin--;
+        while (spin && atomic_load_explicit(&team->epoch, memory_order_acquire) == seen)
+            spin--;
         if (!spin) {
             atomic_fetch_add(&team->asleep, 1);
-            while (atomic_load(&team->epoch) == seen) sleep_on(team, &team->epoch, seen);
+            while (atomic_load(&team->epoch) == seen)
+                sleep_on(team, &team->epoch, seen);
             atomic_fetch_sub(&team->asleep, 1);
         }
-        if (team->stop) return NULL;
+        if (team->stop)
+            return NULL;
         team->job(team->arg, self->index);
         if (atomic_fetch_sub(&team->left, 1) == 1 && atomic_load(&team->caller_asleep)) {
             wake_all(team, &team->left);
@@ -90,13 +96,16 @@ static void *member_main(void *p) {
 
 static void start_epoch(pvl_team *team) {
     atomic_fetch_add(&team->epoch, 1);
-    if (atomic_load(&team->asleep)) wake_all(team, &team->epoch);
+    if (atomic_load(&team->asleep))
+        wake_all(team, &team->epoch);
 }
 
 pvl_status pvl_team_start(pvl_team **out, const pvl_allocator *a, int members, pvl_error *err) {
     *out = NULL;
-    if (members > PVL_MAX_THREADS) members = PVL_MAX_THREADS;
-    if (members <= 1) return PVL_OK;
+    if (members > PVL_MAX_THREADS)
+        members = PVL_MAX_THREADS;
+    if (members <= 1)
+        return PVL_OK;
     void *p;
     PVL_TRY(pvl_calloc(a, &p, 1, sizeof(pvl_team), "the thread team", err));
     pvl_team *team = p;
@@ -109,20 +118,25 @@ pvl_status pvl_team_start(pvl_team **out, const pvl_allocator *a, int members, p
     for (int i = 1; i < members; i++) {
         team->member[i] = (struct member){.team = team, .index = i};
         /* Fewer threads than asked for is not an error: the work is the same. */
-        if (pthread_create(&team->member[i].thread, NULL, member_main, &team->member[i])) break;
+        if (pthread_create(&team->member[i].thread, NULL, member_main, &team->member[i]))
+            break;
         team->members++;
     }
     *out = team;
     return PVL_OK;
 }
 
-int pvl_team_size(const pvl_team *team) { return team ? team->members : 1; }
+int pvl_team_size(const pvl_team *team) {
+    return team ? team->members : 1;
+}
 
 void pvl_team_stop(pvl_team *team) {
-    if (!team) return;
+    if (!team)
+        return;
     team->stop = true;
     start_epoch(team);
-    for (int i = 1; i < team->members; i++) pthread_join(team->member[i].thread, NULL);
+    for (int i = 1; i < team->members; i++)
+        pthread_join(team->member[i].thread, NULL);
 #ifndef __EMSCRIPTEN__
     pthread_cond_destroy(&team->changed);
     pthread_mutex_destroy(&team->mutex);
@@ -142,10 +156,12 @@ void pvl_team_run(pvl_team *team, pvl_team_job job, void *arg) {
     start_epoch(team);
     job(arg, 0);
     int spin = SPIN;
-    while (spin && atomic_load_explicit(&team->left, memory_order_acquire)) spin--;
+    while (spin && atomic_load_explicit(&team->left, memory_order_acquire))
+        spin--;
     if (!spin) {
         atomic_store(&team->caller_asleep, 1);
-        for (uint32_t n; (n = atomic_load(&team->left)) != 0;) sleep_on(team, &team->left, n);
+        for (uint32_t n; (n = atomic_load(&team->left)) != 0;)
+            sleep_on(team, &team->left, n);
         atomic_store(&team->caller_asleep, 0);
     }
     team->running = false;
@@ -162,15 +178,18 @@ static void range_member(void *p, int member) {
     struct range_job *job = p;
     for (;;) {
         size_t begin = atomic_fetch_add_explicit(&job->next, job->grain, memory_order_relaxed);
-        if (begin >= job->count) return;
+        if (begin >= job->count)
+            return;
         size_t rest = job->count - begin;
         job->task(job->arg, begin, begin + (rest < job->grain ? rest : job->grain), member);
     }
 }
 
 void pvl_parallel_for(pvl_team *team, size_t count, size_t grain, pvl_range_task task, void *arg) {
-    if (count == 0) return;
-    if (grain == 0) grain = 1;
+    if (count == 0)
+        return;
+    if (grain == 0)
+        grain = 1;
     if (!team || team->members == 1 || team->running || count <= grain) {
         task(arg, 0, count, 0);
         return;

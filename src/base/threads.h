@@ -1,7 +1,8 @@
 /* A fork-join team: the caller is member 0, the others spin for a bounded time, then sleep.
  *
- * A NULL team, a team of one, and a call from inside a job run serially on the caller. Work is split by output, never
- * by the order of a sum, so any number of members gives the same bits. One thread calls in at a time. */
+ * A NULL team, a team of one, and a call from inside a job run serially on the caller. Work is
+ * split by output, never by the order of a sum, so any number of members gives the same bits. One
+ * thread calls in at a time. */
 #ifndef PVL_BASE_THREADS_H
 #define PVL_BASE_THREADS_H
 
@@ -13,7 +14,8 @@ enum { PVL_MAX_THREADS = 16 };
 
 typedef struct pvl_team pvl_team;
 
-/* Starts members-1 threads (fewer if the system refuses some; pvl_team_size tells). *out is NULL for members <= 1. */
+/* Starts members-1 threads (fewer if the system refuses some; pvl_team_size tells). *out is NULL
+ * for members <= 1. */
 pvl_status pvl_team_start(pvl_team **out, const pvl_allocator *a, int members, pvl_error *err);
 /* Members including the caller; 1 for NULL. */
 int pvl_team_size(const pvl_team *team);
@@ -24,8 +26,8 @@ void pvl_team_stop(pvl_team *team);
 typedef void (*pvl_team_job)(void *arg, int member);
 void pvl_team_run(pvl_team *team, pvl_team_job job, void *arg);
 
-/* Parallel `for i in 0..count-1`: chunks of `grain` indices are handed out from a shared counter, so uneven cores stay
- * busy. task(arg, begin, end, member). */
+/* Parallel `for i in 0..count-1`: chunks of `grain` indices are handed out from a shared counter,
+ * so uneven cores stay busy. task(arg, begin, end, member). */
 typedef void (*pvl_range_task)(void *arg, size_t begin, size_t end, int member);
 void pvl_parallel_for(pvl_team *team, size_t count, size_t grain, pvl_range_task task, void *arg);
 

@@ -107,7 +107,7 @@ typedef struct binding {
         name ".bias", where, SLOT_VECTOR, offsetof(type, field.bias), DIM_ONE, rows                \
     }
 #define VECTOR(name, where, type, field, rows, cols)                                               \
-    { name, where, SLOT_VECTOR, offsetof(type, field), rows, cols }
+    {name, where, SLOT_VECTOR, offsetof(type, field), rows, cols}
 
 static const binding bindings[] = {
     VECTOR("v.class_embd", IN_MODEL, pvl_model, class_embedding, DIM_ONE, V_D),

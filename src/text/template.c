@@ -19,8 +19,7 @@ typedef struct description {
     const char *sep, *turn_end;
 } description;
 
-#define CHATML_START                                                                               \
-    { "<|im_start|>system\n", "<|im_start|>user\n", "<|im_start|>assistant\n" }
+#define CHATML_START {"<|im_start|>system\n", "<|im_start|>user\n", "<|im_start|>assistant\n"}
 
 static const description descriptions[] = {
     [PVL_TEMPLATE_HERMES_2] = {"hermes-2", system_internvl2, CHATML_START, "<|im_end|>",
