@@ -197,7 +197,7 @@ def joint_phase(run, pool, tok, path, minutes, batch=16, extra=8):
     types = {"shapes": 0.42, "text": 0.36, "chart": 0.22}
     pages = {"page": 0.7, "shapes": 0.3}
     control = path.replace("last.pt", "control.json")  # may steer a run: {"types": {}, "kinds": {}, "minutes": n, "aux": w, "lr": x}
-    aux, first, started = 0.15, run.step, time.time()
+    aux, first, started = 0.4, run.step, time.time()
     sums, count, mark, measured = {}, 0, time.time(), time.time()
     weak = {}
     while run.seconds < 60 * minutes:
