@@ -17,7 +17,7 @@ import { cache, root } from '../../wasm/tools/shell.mjs';
  * @property {number} repeat
  * @property {boolean} quick
  * @property {string} json
- * @property {('wllama' | 'ort')[]} peers
+ * @property {'wllama'[]} peers
  * @property {boolean} native
  * @property {boolean} memory
  * @property {string} plots
@@ -39,7 +39,7 @@ export const HELP = `npm run bench [-- OPTIONS]
   --repeat N                rounds (3)
   --quick                   one round, no warm-up of the tile
   --json FILE               all samples as JSON
-  --peer wllama|ort         the same work by other engines, several with commas
+  --peer wllama             the same work by another engine
   --native                  the same work by llama.cpp, through llama-cpp-python ($PYTHON or python3)
   --memory                  instead: load with a context of 4096, answer, compare with the estimate
   --plots FOLDER            instead: time against tiles, prompt and context, as SVG`;
@@ -119,7 +119,7 @@ export function parseArguments(args) {
     else if (name === '--repeat') options.repeat = whole(value(), 1, 100);
     else if (name === '--quick') ((options.quick = true), (options.repeat = 1));
     else if (name === '--json') options.json = value();
-    else if (name === '--peer') options.peers = list('wllama', 'ort');
+    else if (name === '--peer') options.peers = list('wllama');
     else if (name === '--native') options.native = true;
     else if (name === '--memory') options.memory = true;
     else if (name === '--plots') options.plots = value();
