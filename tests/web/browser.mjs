@@ -87,7 +87,11 @@ export async function firefox(options = {}) {
 
 /** @param {string} folder */
 function drop(folder) {
-  rmSync(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
+  try {
+    rmSync(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
+  } catch {
+    // the browser is still writing to it; temporary folders are cleaned by the system
+  }
 }
 
 /**

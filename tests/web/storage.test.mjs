@@ -276,7 +276,7 @@ test(
     const notice = result.notices.find((/** @type {any} */ n) => n.code === 'QUOTA');
     assert.ok(notice, JSON.stringify(result.notices));
     assert.ok(
-      notice.details.missing >= SIZE - 90_000_000 && notice.details.missing < SIZE,
+      notice.details.missing >= SIZE - 90_000_000 - 3 * CHUNK && notice.details.missing < SIZE,
       notice.message,
     );
     await cdp.send('Storage.overrideQuotaForOrigin', { origin: new URL(site.url).origin });
