@@ -147,7 +147,19 @@ test('Stop ends a running answer inside a step, and the next question works', LI
   const input = /** @type {import('puppeteer-core').ElementHandle<HTMLInputElement>} */ (
     await page.$('#file')
   );
-  await input.uploadFile(WORD);
+  // Eight pictures, each looked at for the first time: seconds.
+  const samples = [
+    'shapes',
+    'three',
+    'one',
+    'two',
+    'word',
+    'digits',
+    'bars-letters',
+    'bars-colours',
+  ];
+  await input.uploadFile(...samples.map((name) => join(root, 'web', 'samples', `${name}.jpg`)));
+  await page.waitForFunction(() => document.querySelectorAll('#pictures li').length === 8);
   await page.type('::-p-aria([name="Question"][role="textbox"])', 'What does it say?');
   await page.click('::-p-aria([name="Ask"][role="button"])');
   await page.waitForSelector('.stage progress:not([hidden])', { timeout: 20_000 });
