@@ -10,10 +10,6 @@ const PROMPTS = [64, 128, 256, 512, 1024, 2048, 4096];
 const TOKENS = 9;
 
 /**
- * @typedef {{x: number, ms: number, floor_ms: number}} Point
- */
-
-/**
  * @param {import('./surroundings.mjs').Stage} stage
  * @param {import('./options.mjs').Options} options
  * @param {import('./surroundings.mjs').Model} model
@@ -43,14 +39,24 @@ export async function measureGrowth(stage, options, model, say) {
   let seed = 1000;
   const warm = await stage.call('call', 'prompt', { digits: 64, seed: seed++ });
   const overhead = warm.stats.promptTokens - 64;
-  /** @type {Record<'tiles' | 'prompt' | 'context', Point[]>} */
-  const points = { tiles: [], prompt: [], context: [] };
-
-  if (costs.hasVision) {
-    const size = opened.info.imageSize;
-    const most = Math.floor((longest - overhead - 8) / costs.visualTokens) - 1;
-    for (const columns of TILES.filter((n) => n <= most)) {
-      say(`  a picture of ${columns} tiles`);
+  /** @type {Record<'tiles' | 'prompt' | 'context', Map<number, {ms: number[], floor: number[]}>>} */
+  const samples = { tiles: new Map(), prompt: new Map(), context: new Map() };
+  const add = (
+    /** @type {'tiles' | 'prompt' | 'context'} */ name,
+    /** @type {number} */ x,
+    /** @type {number} */ time,
+    /** @type {number} */ least,
+  ) => {
+    const at = samples[name].get(x) ?? { ms: [], floor: [] };
+    at.ms.push(time);
+    at.floor.push(least);
+    samples[name].set(x, at);
+  };
+  const size = opened.info.imageSize;
+  const mostTiles = Math.floor((longest - overhead - 8) / (costs.visualTokens || longest)) - 1;
+  for (let round = 1; round <= options.repeat; round++) {
+    for (const columns of costs.hasVision ? TILES.filter((n) => n <= mostTiles) : []) {
+      say(`  round ${round}: a picture of ${columns} tiles`);
       const c = await ceilings();
       const done = await stage.call('call', 'prompt', {
         digits: 4,
@@ -59,35 +65,29 @@ export async function measureGrowth(stage, options, model, say) {
         height: size,
         maxTiles: columns,
       });
-      const tiles = done.stats.tiles;
-      points.tiles.push({
-        x: tiles,
-        ms: done.stats.visionMs,
-        floor_ms: computeFloor(costs.tile(tiles), c),
-      });
+      const { tiles, visionMs } = done.stats;
+      add('tiles', tiles, visionMs, computeFloor(costs.tile(tiles), c));
+    }
+    for (const length of PROMPTS.filter((n) => n <= longest)) {
+      say(`  round ${round}: a prompt of ${length} tokens`);
+      const c = await ceilings();
+      const digits = Math.max(1, length - overhead);
+      const done = await stage.call('call', 'prompt', { digits, seed: seed++ });
+      const tokens = done.stats.promptTokens;
+      add('prompt', tokens, done.stats.prefillMs, computeFloor(costs.prefill(tokens), c));
+      const answer = await stage.call('call', 'decode', { count: TOKENS });
+      const context = tokens + (TOKENS >> 1);
+      add('context', context, median(answer.times), floor(costs.decode(context, kvType), c));
     }
   }
-  for (const length of PROMPTS.filter((n) => n <= longest)) {
-    say(`  a prompt of ${length} tokens`);
-    const c = await ceilings();
-    const done = await stage.call('call', 'prompt', {
-      digits: Math.max(1, length - overhead),
-      seed: seed++,
-    });
-    const tokens = done.stats.promptTokens;
-    points.prompt.push({
-      x: tokens,
-      ms: done.stats.prefillMs,
-      floor_ms: computeFloor(costs.prefill(tokens), c),
-    });
-    const answer = await stage.call('call', 'decode', { count: TOKENS });
-    const context = tokens + Math.floor(TOKENS / 2);
-    points.context.push({
-      x: context,
-      ms: median(answer.times),
-      floor_ms: floor(costs.decode(context, kvType), c),
-    });
-  }
+  const points = Object.fromEntries(
+    Object.entries(samples).map(([name, list]) => [
+      name,
+      [...list]
+        .map(([x, at]) => ({ x, ms: median(at.ms), floor_ms: median(at.floor) }))
+        .sort((a, b) => a.x - b.x),
+    ]),
+  );
 
   mkdirSync(options.plots, { recursive: true });
   const titles = {

@@ -192,7 +192,10 @@ export async function browse(options) {
   const close = async () => {
     if (closed) return;
     closed = true;
+    // A page that computes may not let the browser end in order.
+    const late = setTimeout(() => browser.process()?.kill('SIGKILL'), 5000);
     await browser.close().catch(() => undefined);
+    clearTimeout(late);
     await server.close();
     rmSync(folder, { recursive: true, force: true });
   };
