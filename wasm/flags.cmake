@@ -48,10 +48,14 @@ set(PVL_WASM_TEST_LINK
   -sNODERAWFS=1                   # fixtures are read from the repository
   -sPROXY_TO_PTHREAD=1            # main may block: Node's main thread stays free to start threads
   -sPTHREAD_POOL_SIZE=4           # and most of them are ready before main runs
-  -sEXIT_RUNTIME=1                # the exit code of main is the exit code of the process
+  -sEXIT_RUNTIME=1                # the exit code of main is the exit code of the process ...
+  --pre-js "${CMAKE_BINARY_DIR}/exit.js" # ... at once: threads that end meanwhile otherwise make it 1 now and then
   -sINITIAL_MEMORY=64MB
   -sASSERTIONS=1
   --profiling-funcs)
+
+file(CONFIGURE OUTPUT "${CMAKE_BINARY_DIR}/exit.js" CONTENT
+  "if (require('worker_threads').isMainThread) Module['onExit'] = (code) => process.exit(code);\n")
 
 # wasm/exports.txt is the only list of exports: one C name per line, `#` starts a comment.
 set(exports_file "${CMAKE_SOURCE_DIR}/wasm/exports.txt")
@@ -102,6 +106,7 @@ foreach(variant ${PVL_VARIANTS})
       add_dependencies(c_tests ${name}_${variant})
       # .cjs: package.json declares .js files to be ES modules, which this glue is not.
       set_target_properties(${name}_${variant} PROPERTIES OUTPUT_NAME ${name} SUFFIX .cjs
+        LINK_DEPENDS "${CMAKE_BINARY_DIR}/exit.js"
         RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests-${variant}")
       add_test(NAME ${name}_${variant} WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}"
         COMMAND node --experimental-wasm-relaxed-simd "${CMAKE_BINARY_DIR}/tests-${variant}/${name}.cjs")
