@@ -50,7 +50,7 @@ HELD = {
     "colour": (0.40, 0.60),
     "sides": [(330, 370), (500, 540)],
     "object": (0.23, 0.26),
-    "fonts": ("FreeSansBold", "URWGothic", "NotoSans-", "LiberationSansNarrow", "Bookman"),
+    "fonts": ("FreeSansBold", "URWGothic", "NotoSans-", "LiberationSansNarrow"),
 }
 
 FONT_NAMES = """DejaVuSans DejaVuSans-Bold DejaVuSerif DejaVuSerif-Bold DejaVuSansMono DejaVuSansMono-Bold
@@ -60,22 +60,37 @@ LiberationMono-Bold NimbusSans-Regular NimbusSans-Bold NimbusRoman-Regular Nimbu
 NimbusMonoPS-Bold C059-Roman C059-Bold P052-Roman P052-Bold FreeSans FreeSerif FreeSerifBold FreeMonoBold
 NotoSansMono-Regular NotoSansMono-Bold FreeSansBold URWGothic-Book URWGothic-Demi URWBookman-Light
 URWBookman-Demi NotoSans-Regular NotoSans-Bold LiberationSansNarrow-Regular
-LiberationSansNarrow-Bold""".split()
-FONT_DIRS = ["/usr/share/fonts/truetype/*/", "/usr/share/fonts/opentype/*/"]
+LiberationSansNarrow-Bold NimbusSansNarrow-Bold NotoSerif-Regular NotoSerif-Bold
+Cabin-Regular Cabin-Bold Cantarell-Regular Cantarell-Bold Dosis-Medium Dosis-Bold EBGaramond12-Regular
+EBGaramond12-Bold Prociono Junction LinBiolinum_R LinBiolinum_RB LinLibertine_R LinLibertine_RB Play-Regular
+Play-Bold RobotoSlab-Regular RobotoSlab-Bold YanoneKaffeesatz-Regular YanoneKaffeesatz-Bold Andika-Regular
+CharisSIL-Regular CharisSIL-Bold Comfortaa-Regular Comfortaa-Bold Caladea-Regular Caladea-Bold Carlito-Regular
+Carlito-Bold FiraCode-Medium FiraCode-Bold GenBasR GenBasB GenBkBasR Hack-Regular Hack-Bold Inconsolata
+JetBrainsMono-Regular JetBrainsMono-Bold Lato-Regular Lato-Bold Lato-Black
+PTC55F PTC75F PTF55F PTF75F PTN57F PTN77F PTS55F PTS75F PTM75F Quicksand-Medium
+Quicksand-Bold RobotoCondensed-Regular RobotoCondensed-Bold Roboto-Regular Roboto-Bold Roboto-Black
+tuffy_regular tuffy_bold Vollkorn-Regular Vollkorn-Bold Karla-Regular Karla-Bold ClearSans-Regular
+ClearSans-Bold Manrope-Medium Manrope-Bold AveriaSerifGWF-Regular Mplus1-Medium Mplus1-Bold Jura-Medium
+Jura-Bold LeagueSpartan-Regular LeagueSpartan-Bold ComicNeue-Regular ComicNeue-Bold""".split()
+FONT_DIRS = ["/usr/share/fonts/truetype", "/usr/share/fonts/opentype"]
+FONT_PACKAGES = """fonts-dejavu fonts-liberation fonts-urw-base35 fonts-freefont-ttf fonts-noto-core fonts-noto-mono fonts-cabin fonts-cantarell
+fonts-dosis fonts-ebgaramond fonts-prociono fonts-junction fonts-linuxlibertine fonts-play fonts-roboto-slab fonts-roboto-unhinted
+fonts-yanone-kaffeesatz fonts-sil-andika fonts-sil-charis fonts-sil-gentium-basic fonts-comfortaa fonts-crosextra-caladea
+fonts-crosextra-carlito fonts-firacode fonts-hack-ttf fonts-inconsolata fonts-jetbrains-mono fonts-lato fonts-paratype
+fonts-quicksand fonts-tuffy fonts-vollkorn fonts-karla fonts-clear-sans fonts-manrope fonts-averia-serif-gwf fonts-mplus
+fonts-jura fonts-league-spartan fonts-comic-neue"""
 
 
 def find_fonts():
     """Paths of the installed fonts among FONT_NAMES: (training, held-out)."""
     paths = {}
     for folder in FONT_DIRS:
-        for path in sorted(glob.glob(folder + "*.[to]tf")):
+        for path in sorted(glob.glob(folder + "/**/*.[to]tf", recursive=True)):
             paths.setdefault(os.path.splitext(os.path.basename(path))[0], path)
-    train = [paths[n] for n in FONT_NAMES if n in paths and not n_held(n)]
-    held = [paths[n] for n in FONT_NAMES if n in paths and n_held(n)]
-    if len(train) < 8 or not held:
-        raise SystemExit("draw.py needs fonts: apt-get install fonts-dejavu fonts-liberation "
-                         "fonts-urw-base35 fonts-freefont-ttf fonts-noto-core")  # fmt: skip
-    return train, held
+    missing = [n for n in FONT_NAMES if n not in paths]
+    if missing:
+        raise SystemExit(f"draw.py misses the fonts {', '.join(missing[:5])}...: apt-get install {FONT_PACKAGES}")
+    return [paths[n] for n in FONT_NAMES if not n_held(n)], [paths[n] for n in FONT_NAMES if n_held(n)]
 
 
 def n_held(name):
@@ -538,7 +553,7 @@ def draw(rng, heldout=False, kind=None):
 
 def shrink(img, size):
     """The picture as the model sees it: stretched to a square with Pillow's bicubic filter."""
-    return np.asarray(img.convert("RGB").resize((size, size), Image.BICUBIC))
+    return np.array(img.convert("RGB").resize((size, size), Image.BICUBIC))
 
 
 # ---------------------------------------------------------------- dense labels for training
@@ -622,5 +637,5 @@ if __name__ == "__main__":  # a contact sheet to look at: python draw.py OUT.png
     sheet = Image.new("RGB", (8 * 230, 6 * 230), (90, 90, 90))
     for i in range(48):
         picture, info = draw(rng, len(sys.argv) > 2)
-        sheet.paste(Image.fromarray(shrink(picture, 168)).resize((224, 224)), (230 * (i % 8) + 3, 230 * (i // 8) + 3))
+        sheet.paste(Image.fromarray(shrink(picture, 224)), (230 * (i % 8) + 3, 230 * (i // 8) + 3))
     sheet.save(sys.argv[1])

@@ -1,6 +1,6 @@
 """Writes web/models/demo/pocketvl-demo.gguf and manifest.json from a checkpoint.
 
-    python tests/demo/export.py FOLDER/last.pt [--out web/models/demo]
+    python tests/demo/export.py FOLDER/model.pt [--out web/models/demo]
 
 One GGUF holds both halves: the language model under llama.cpp's names for qwen2, the vision tower and
 projector under its names for an InternVL mmproj file.  Matrices are Q8_0, the patch embedding F16,
@@ -16,7 +16,8 @@ import gguf
 import numpy as np
 import torch
 
-from model import Config, PocketVL
+from config import Config
+from model import PocketVL
 from tokenizer import ADDED, SYSTEM, Tokenizer
 from tokenizer import load as load_tokenizer
 

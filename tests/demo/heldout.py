@@ -18,8 +18,9 @@ import torch
 from PIL import Image
 
 from draw import draw, shrink
-from joint import Prompt, pack, right
+from joint import states
 from questions import KINDS, ask, kinds_of, scope
+from rows import Prompt, pack, right
 from vision import normalise
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -120,13 +121,12 @@ def measure(path, show=True):
     # the others are decoded in earnest.
     for i in range(0, len(lines), 32):
         part = lines[i : i + 32]
-        ids, pos, mask, target, _ = pack(prompt, [([[q]], False) for q in part], 208)
-        hidden = model.decode(ids, seen[[names.index(q["image"]) for q in part]], prompt.at, pos, mask)
-        best = model.head(hidden[target[0], target[1]]).argmax(-1)
-        for n, qa in enumerate(part):
-            mine = target[4] == n
-            if mine.any() and bool((best[mine] == target[2][mine]).all()):
-                done[qa["id"]] = target[2][mine].tolist()[:-1]
+        packed = [pack(prompt, [[q]]) for q in part]
+        rows = [torch.from_numpy(np.stack([p[0][k] for p in packed])) for k in ("ids", "pos", "seg", "col")]
+        best = model.head(states(model, seen[[names.index(q["image"]) for q in part]], prompt.at, *rows)).argmax(-1).numpy()
+        for qa, got, (row, _, [where]) in zip(part, best, packed):
+            if (got[where] == row["tgt"][where]).all():
+                done[qa["id"]] = row["tgt"][where].tolist()[:-1]
     rest = sorted((q for q in lines if q["id"] not in done), key=lambda q: len(tok.encode(q["question"])))
     for i in range(0, len(rest), 64):
         part = rest[i : i + 64]

@@ -10,53 +10,16 @@ vision tower and is dropped at export.
 """
 
 import math
-from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
 
-@dataclass
-class Config:
-    """Sizes of the model.  Every matrix input is a multiple of 32, the block of Q8_0."""
-
-    image_size: int = 168
-    patch: int = 14
-    v_hidden: int = 128
-    v_heads: int = 4
-    v_ffn: int = 512
-    v_layers: int = 6
-    hidden: int = 192
-    heads: int = 6
-    kv_heads: int = 2
-    ffn: int = 512
-    layers: int = 4
-    vocab: int = 1300
-    rope_theta: float = 1e6
-    context: int = 1024
-
-    @property
-    def grid(self):
-        return self.image_size // self.patch
-
-    @property
-    def tokens(self):
-        """Visual tokens that the language model sees: a quarter of the patches."""
-        return (self.grid // 2) ** 2
-
-    @property
-    def head_dim(self):
-        return self.hidden // self.heads
-
-    def dict(self):
-        return asdict(self)
-
-
 def attend(q, k, v, mask=None, causal=False):
-    """Attention, [B, heads, N, d].  In training it is written out: compiled, its backward pass takes a
-    third of the time of the library's on a CPU."""
-    if causal or not torch.is_grad_enabled():
+    """Attention, [B, heads, N, d].  In training on a CPU it is written out: compiled, its backward pass takes a
+    third of the time of the library's there."""
+    if causal or q.is_cuda or not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
     q, k, v = (u.to(torch.bfloat16) for u in (q, k, v))
     a = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2)).float()

@@ -21,7 +21,7 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration
 from draw import draw, shrink
 from export import OUT, load, read_raw
 from heldout import answer
-from joint import Prompt
+from rows import Prompt
 from vision import normalise
 
 HERE = os.path.dirname(os.path.abspath(__file__))

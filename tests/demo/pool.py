@@ -1,80 +1,117 @@
-"""The pool of training pictures: a process draws shard after shard while training goes on.
+"""Training pictures, drawn by several processes while training goes on.
 
-A shard is one .npz-like trio in the pool folder: N-pix.npy (uint8 [P, S, S, 3]), N-lab.npy
-(uint8 [P, keys, G, G]), N-box.npy (float16 [P, 4, G, G]) and N-scene.pkl (list of scenes).
-Shard k is drawn from seed `1000 + k`, so the pool is the same on every machine with the same fonts.
+    python pool.py FOLDER WORKER WORKERS     draws shard WORKER, WORKER + WORKERS, ... until it is ended
+
+A shard is one file of PER_SHARD pictures with their dense labels and ROWS packed rows of questions
+each (rows.py).  Shard k is drawn from seed `1000 + k`.  Training deletes a shard once it is in
+memory; a worker waits while WAITING shards are unread.  weights.json in the folder, written by
+training, says how often each kind of question is asked.
 """
 
 import glob
+import json
 import os
-import pickle
 import random
 import sys
+import threading
+import time
 
 import numpy as np
 
+from config import Config
 from draw import dense_labels, draw, shrink
+from questions import KINDS
+from rows import Prompt, training_row
+from tokenizer import load
 
-PER_SHARD = 500
+PER_SHARD = 200
+ROWS = 3
+WAITING = 60
+TYPES = ["shapes", "text", "chart", "page"]
+SHARES = [0.38, 0.34, 0.18, 0.10]
 
 
-def make_shard(folder, k, size=168, grid=12):
+def make_shard(k, prompt, config, weights):
+    """{name: array} of one shard."""
     rng = random.Random(1000 + k)
     np.random.seed(1000 + k)
-    pix = np.empty((PER_SHARD, size, size, 3), np.uint8)
-    lab, box, scenes = [], [], []
-    for i in range(PER_SHARD):
-        picture, scene = draw(rng)
-        pix[i] = shrink(picture, size)
-        a, b = dense_labels(scene, grid)
-        lab.append(a)
-        box.append(b)
-        scenes.append(scene)
-    base = os.path.join(folder, f"{k:04d}")
-    np.save(base + "-pix.npy", pix)
-    np.save(base + "-lab.npy", np.stack(lab))
-    np.save(base + "-box.npy", np.stack(box))
-    with open(base + "-scene.tmp", "wb") as f:
-        pickle.dump(scenes, f)
-    os.rename(base + "-scene.tmp", base + "-scene.pkl")  # the shard exists from here on
+    out = {name: [] for name in ("kind", "pix", "lab", "box")}
+    rows = []
+    for kind in rng.choices(TYPES, SHARES, k=PER_SHARD):
+        picture, scene = draw(rng, kind=kind)
+        lab, box = dense_labels(scene, config.grid)
+        for name, value in (("kind", TYPES.index(kind)), ("pix", shrink(picture, config.image_size)), ("lab", lab), ("box", box)):
+            out[name].append(value)
+        rows.append([training_row(prompt, rng, scene, weights) for _ in range(ROWS)])
+    out = {name: np.stack(part) for name, part in out.items()}
+    return out | {name: np.stack([[r[name] for r in several] for several in rows]) for name in rows[0][0]}
 
 
-class Pool:
-    """All finished shards, memory mapped; `refresh` finds new ones."""
+class Ring:
+    """The newest pictures, on the training device; a thread of its own takes up new shards."""
 
-    def __init__(self, folder):
-        self.folder, self.shards = folder, []
-        self.refresh()
+    def __init__(self, folder, device, pictures):
+        self.folder, self.device = folder, device
+        self.size = pictures // PER_SHARD * PER_SHARD
+        self.kind = np.full(self.size, 255, np.uint8)
+        self.data, self.taken, self.lock = {}, 0, threading.Lock()
+        threading.Thread(target=self.watch, daemon=True).start()
 
-    def refresh(self):
-        names = sorted(glob.glob(os.path.join(self.folder, "*-scene.pkl")))
-        for name in names[len(self.shards) :]:
-            base = name[: -len("-scene.pkl")]
-            with open(name, "rb") as f:
-                scenes = pickle.load(f)
-            arrays = [np.load(base + f"-{part}.npy", mmap_mode="r") for part in ("pix", "lab", "box")]
-            self.shards.append((*arrays, scenes))
+    def watch(self):
+        while True:
+            for name in sorted(glob.glob(os.path.join(self.folder, "*.npz"))):
+                with np.load(name) as f:
+                    self.take({key: f[key] for key in f.files})
+                os.remove(name)
+            time.sleep(0.1)
 
-    def __len__(self):
-        return len(self.shards) * PER_SHARD
+    def take(self, arrays):
+        import torch
 
-    def sample(self, rng, n, types=None):
-        """n pictures: uint8 [n, S, S, 3], labels, boxes, scenes; `types` gives shares of the kinds of scene."""
-        picks = []
-        while len(picks) < n:
-            want = rng.choices(list(types), list(types.values()))[0] if types else None
-            while True:
-                shard, i = rng.choice(self.shards), rng.randrange(PER_SHARD)
-                if not want or shard[3][i]["type"] == want:
-                    break
-            picks.append((shard, i))
-        return (*(np.stack([s[part][i] for s, i in picks]) for part in range(3)), [s[3][i] for s, i in picks])
+        kind = arrays.pop("kind")
+        fresh = {key: torch.from_numpy(a).to(self.device) for key, a in arrays.items()}
+        with self.lock:
+            at = self.taken % self.size
+            for key, new in fresh.items():
+                if key not in self.data:
+                    self.data[key] = torch.empty((self.size, *new.shape[1:]), dtype=new.dtype, device=self.device)
+                self.data[key][at : at + PER_SHARD].copy_(new)
+            self.kind[at : at + PER_SHARD] = kind
+            self.taken += PER_SHARD
+
+    def sample(self, rng, counts):
+        """{name: tensor} of counts[t] pictures of every type t, in that order, with one packed row each."""
+        import torch
+
+        with self.lock:
+            picks = np.concatenate([rng.choice(np.flatnonzero(self.kind == t), n) for t, n in enumerate(counts)])
+            picks = torch.from_numpy(picks).to(self.device)
+            row = int(rng.integers(ROWS))
+            return {key: a[picks] if key in ("pix", "lab", "box") else a[picks, row] for key, a in self.data.items()}
 
 
-if __name__ == "__main__":  # python pool.py FOLDER FIRST COUNT
-    folder, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+def main():
+    folder, worker, workers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     os.makedirs(folder, exist_ok=True)
     os.nice(10)  # training goes first
-    for k in range(first, first + count):
-        if not os.path.exists(os.path.join(folder, f"{k:04d}-scene.pkl")):
-            make_shard(folder, k)
+    tok = load()
+    config = Config(vocab=len(tok))
+    prompt, k = Prompt(tok, config), worker
+    while True:
+        while len(glob.glob(os.path.join(folder, "*.npz"))) >= WAITING:
+            time.sleep(0.5)
+        weights = {kind: 1.0 for kind in KINDS} | {"scope": 0.25}
+        try:
+            with open(os.path.join(folder, "weights.json")) as f:
+                weights |= json.load(f)
+        except (OSError, ValueError):
+            pass
+        part = os.path.join(folder, f"{k:06d}.part")
+        with open(part, "wb") as f:
+            np.savez(f, **make_shard(k, prompt, config, weights))
+        os.rename(part, part.replace(".part", ".npz"))  # the shard exists from here on
+        k += workers
+
+
+if __name__ == "__main__":
+    main()
