@@ -84,9 +84,8 @@ test('a page that is not isolated: one thread, and a running call is stopped', L
       },
     ];
     const controller = new AbortController();
-    setTimeout(() => controller.abort(), 150);
     const code = await vl
-      .chat(messages, { signal: controller.signal })
+      .chat(messages, { signal: controller.signal, onProgress: () => controller.abort() })
       .text()
       .then(
         () => 'done',
