@@ -1,5 +1,5 @@
 // Brings what building and testing need, where it is not there yet: npm packages, a C compiler, CMake,
-// header libraries, Emscripten, Chromium. Says what it does, changes no apt sources, and does
+// header libraries, Emscripten, browsers. Says what it does, changes no apt sources, and does
 // nothing, offline, in well under a second when all is there.
 //
 //   node wasm/tools/setup.mjs [page | native | test]...     (default: test, which is everything)
@@ -17,6 +17,7 @@ import {
 } from 'node:fs';
 import { basename, join } from 'node:path';
 import { architecture, hasApt, installPackages, mayInstall, unpackPackages } from './apt.mjs';
+import { chromiumPath, firefoxPath, miniBrowserPath } from './browsers.mjs';
 import { findEmscripten } from './emscripten.mjs';
 import {
   Trouble,
@@ -59,9 +60,12 @@ const cHeader = () => {
 };
 
 /**
- * What comes as a Debian package: the package's names, whether it is there, who needs it.
- * @type {{packages: string[], there: () => boolean, needs: Purpose[], what: string}[]}
+ * What comes as a Debian package: the package's names, whether it is there, who needs it. Without what is `apart` the
+ * rest of the tests can run: its own tests fail, by name.
+ * @typedef {{packages: string[], there: () => boolean, needs: Purpose[], what: string, apart?: boolean}} Item
  */
+
+/** @type {Item[]} */
 const SYSTEM = [
   {
     what: 'a C compiler',
@@ -102,16 +106,24 @@ const SYSTEM = [
   {
     what: 'Chromium',
     packages: ['chromium'],
-    there: () => Boolean(findChromium()),
+    there: () => Boolean(chromiumPath()),
     needs: ['test'],
   },
+  {
+    what: 'Firefox',
+    packages: ['firefox-esr'],
+    there: () => Boolean(firefoxPath()),
+    needs: ['test'],
+    apart: true,
+  },
+  {
+    what: 'WebKitGTK',
+    packages: ['webkit2gtk-driver', 'xvfb'],
+    there: () => Boolean(miniBrowserPath()),
+    needs: ['test'],
+    apart: true,
+  },
 ];
-
-/** The browser for the tests: $CHROMIUM, or the first of the usual names. */
-function findChromium() {
-  const names = ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome'];
-  return process.env.CHROMIUM || names.map(which).find(Boolean) || '';
-}
 
 async function npmPackages() {
   const lock = join(root, 'package-lock.json');
@@ -200,8 +212,48 @@ function linkUnpacked() {
   }
 }
 
+const packagesOf = (/** @type {Item[]} */ items) => [
+  ...new Set(items.flatMap((item) => item.packages)),
+];
+
+/** The list of what was unpacked, by name. */
+const unpackedList = join(unpacked, 'pocketvl-packages');
+
 /**
- * System packages: installed where we may, else unpacked under the user's cache folder.
+ * Brings packages: installed where we may, else unpacked under the user's cache folder, together with what is there already.
+ * @param {Item[]} items
+ * @returns {Promise<string>} why it did not work, or ''
+ */
+async function bring(items) {
+  let names = packagesOf(items);
+  if (mayInstall()) {
+    const minutes = names.includes('chromium') ? ', some minutes' : '';
+    try {
+      await step(`Installing ${names.join(', ')}${minutes}`, () => installPackages(names));
+    } catch (error) {
+      if (!(error instanceof Trouble)) throw error;
+      say(`[pocketvl]   apt-get could not install them (${error.message})`);
+    }
+    if (items.every((item) => item.there())) return '';
+  }
+  try {
+    const before = existsSync(unpackedList) ? readFileSync(unpackedList, 'utf8').split('\n') : [];
+    names = [...new Set([...before, ...names])].filter(Boolean);
+    rmSync(unpacked, { recursive: true, force: true });
+    await step(`No right to install packages: unpacking ${names.join(', ')} in ${unpacked}`, () =>
+      unpackPackages(unpacked, names, { exclude: ['./usr/share/doc', './usr/share/man'] }),
+    );
+    writeFileSync(unpackedList, names.join('\n'));
+    linkUnpacked();
+    return '';
+  } catch (error) {
+    if (!(error instanceof Trouble)) throw error;
+    return ` (${error.message.replace(/\.$/, '')})`;
+  }
+}
+
+/**
+ * System packages. What is lacking for the tests of one browser alone is said, not thrown.
  * @param {Purpose[]} purposes
  */
 async function systemPackages(purposes) {
@@ -209,42 +261,28 @@ async function systemPackages(purposes) {
     SYSTEM.filter((item) => item.needs.some((need) => purposes.includes(need)) && !item.there());
   let missing = lacking();
   if (missing.length === 0) return;
-  const names = missing.flatMap((item) => item.packages);
-  const remedy = `ask for it to be installed: apt-get install ${names.join(' ')}`;
-  if (!hasApt()) {
-    const what = missing.map((item) => item.what).join(', ');
-    throw new Trouble(
-      `Not found on this machine: ${what}; please install it by hand and try again.`,
-    );
-  }
-  if (mayInstall()) {
-    const chromium = names.includes('chromium') ? ', up to two minutes' : '';
-    try {
-      await step(`Installing ${names.join(', ')}${chromium}`, () => installPackages(names));
-    } catch (error) {
-      if (!(error instanceof Trouble)) throw error;
-      say(`[pocketvl]   apt-get could not install them (${error.message})`);
-    }
-    missing = lacking();
-    if (missing.length === 0) return;
-  }
-  // Without rights over the system: everything lacking for any purpose, so that it is done once.
-  const wanted = SYSTEM.filter((item) => item.there() === false || existsSync(unpacked));
-  const all = [...new Set([...wanted, ...missing].flatMap((item) => item.packages))];
-  try {
-    rmSync(unpacked, { recursive: true, force: true });
-    await step(`No right to install packages: unpacking ${all.join(', ')} in ${unpacked}`, () =>
-      unpackPackages(unpacked, all, { exclude: ['./usr/share/doc', './usr/share/man'] }),
-    );
-    linkUnpacked();
-  } catch (error) {
-    if (!(error instanceof Trouble)) throw error;
-    throw new Trouble(`${names.join(', ')} could not be brought (${error.message}): ${remedy}.`);
-  }
+  if (!hasApt()) return report(missing, ' could not be found on this machine');
+  let reason = await bring(missing);
   missing = lacking();
-  if (missing.length > 0) {
-    throw new Trouble(`${missing.map((item) => item.what).join(', ')} is missing: ${remedy}.`);
+  const vital = missing.filter((item) => !item.apart);
+  if (vital.length > 0 && vital.length < missing.length) {
+    reason = await bring(vital);
+    missing = lacking();
   }
+  report(missing, ` could not be brought${reason}`);
+}
+
+/**
+ * What is still lacking, in one sentence.
+ * @param {Item[]} missing
+ * @param {string} happened
+ */
+function report(missing, happened) {
+  if (missing.length === 0) return;
+  const named = missing.map((item) => item.what).join(', ');
+  const sentence = `${named}${happened}: ask for it to be installed: apt-get install ${packagesOf(missing).join(' ')}`;
+  if (missing.some((item) => !item.apart)) throw new Trouble(`${sentence}.`);
+  say(`[pocketvl] ${sentence}; its tests will fail.`);
 }
 
 /** `.cache` in the tree leads to the user's cache folder, for people who look for the programs. */
@@ -279,7 +317,7 @@ export async function setup(purposes) {
     emcmake: emscripten.emcmake,
     cmake: which('cmake'),
     include,
-    chromium: findChromium(),
+    chromium: chromiumPath(),
   };
 }
 
