@@ -1,7 +1,6 @@
 // The page in Chromium, driven by role and name: the main job, stopping, bad input, isolation, storage, privacy.
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { after, before } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -21,7 +20,6 @@ let browser;
 let plain;
 /** @type {Awaited<ReturnType<typeof serve>>} */
 let isolated;
-const folder = mkdtempSync(join(tmpdir(), 'pocketvl-page-'));
 
 before(async () => {
   plain = await serve({ port: 0 });
@@ -32,7 +30,6 @@ after(async () => {
   await browser?.close();
   await plain?.close();
   await isolated?.close();
-  rmSync(folder, { recursive: true, force: true });
 }, LIMIT);
 
 /** @param {string} [url] */
@@ -213,38 +210,6 @@ test('Stop ends a running answer inside a step, and the next question works', LI
     /** @type {any} */ (globalThis).pocketvl.loadModel('models/demo/manifest.json'),
   );
   assert.ok((await askOnPage(page, 'What does it say?', { file: WORD })).length > 0);
-  await page.close();
-});
-
-test('bad files: one clear error with a code, and the next request works', LIMIT, async () => {
-  const { page, errors } = await openPage();
-  const jpeg = readFileSync(SHAPES);
-  const file = (/** @type {string} */ name, /** @type {string | Uint8Array} */ bytes) => {
-    const path = join(folder, name);
-    writeFileSync(path, bytes);
-    return path;
-  };
-  /** @type {[string, string][]} */
-  const cases = [
-    [file('text.jpg', 'this is text'), 'IMAGE'],
-    [file('cut.jpg', jpeg.subarray(0, jpeg.length >> 1)), 'IMAGE'],
-    [file('empty.png', ''), 'IMAGE'],
-  ];
-  for (const [path, code] of cases) {
-    await askOnPage(page, 'What is this?', { file: path });
-    const shown = await page.$eval('.turn:last-of-type .error', (box) => ({
-      code: /** @type {HTMLElement} */ (box).dataset.code,
-      text: box.textContent ?? '',
-      role: box.getAttribute('role'),
-    }));
-    assert.equal(shown.code, code, shown.text);
-    assert.equal(shown.role, 'alert');
-    assert.ok(shown.text.length > 30);
-  }
-  await page.click('::-p-aria([name="Ask"][role="button"])');
-  await page.waitForSelector('#notices [data-code="ARGUMENT"]', { timeout: 5000 });
-  assert.ok((await askOnPage(page, 'How many shapes are there?', { file: SHAPES })).length > 0);
-  assert.deepEqual(errors, []);
   await page.close();
 });
 
