@@ -4,34 +4,13 @@
 //
 //   node wasm/tools/setup.mjs [page | native | test]...     (default: test, which is everything)
 import { createHash } from 'node:crypto';
-import {
-  chmodSync,
-  existsSync,
-  lstatSync,
-  mkdirSync,
-  readFileSync,
-  readdirSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
-import { basename, join } from 'node:path';
-import { architecture, hasApt, installPackages, mayInstall, unpackPackages } from './apt.mjs';
+import { existsSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { hasApt, installPackages, mayInstall, unpackPackages } from './apt.mjs';
 import { chromiumPath, firefoxPath, miniBrowserPath } from './browsers.mjs';
 import { findEmscripten } from './emscripten.mjs';
-import {
-  Trouble,
-  cache,
-  cacheBin,
-  capture,
-  isMain,
-  main,
-  root,
-  run,
-  say,
-  step,
-  which,
-} from './shell.mjs';
+import { Trouble, cache, capture, isMain, main, root, run, say, step, which } from './shell.mjs';
+import { linkUnpacked, unpacked } from './unpacked.mjs';
 
 /** @typedef {'page' | 'native' | 'test'} Purpose */
 
@@ -43,9 +22,6 @@ import {
  * @property {string} include a folder with headers that the system lacks, or ''
  * @property {string} chromium
  */
-
-/** Folder of the packages that were unpacked for the user because nobody may install them. */
-const unpacked = join(cache, 'packages');
 
 const header = (/** @type {string} */ name) =>
   ['/usr/include', '/usr/local/include', join(unpacked, 'usr/include')].some((folder) =>
@@ -135,81 +111,6 @@ async function npmPackages() {
   const args = [...first, 'ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'];
   await step('npm packages, about 10 s', () => run(command, args, { what: 'npm ci' }));
   writeFileSync(stamp, key);
-}
-
-/** A folder of libraries and those of its folders which hold libraries too (PulseAudio's, for one). */
-function withFolders(/** @type {string} */ folder) {
-  if (!existsSync(folder)) return [];
-  const holds = (/** @type {string} */ path) =>
-    readdirSync(path).some((name) => /^lib.*\.so(\.|$)/.test(name));
-  const inner = readdirSync(folder, { withFileTypes: true })
-    .filter((entry) => entry.isDirectory())
-    .map((entry) => join(folder, entry.name));
-  return [folder, ...inner.filter(holds)];
-}
-
-/** Programs unpacked for the user find their libraries and headers through these scripts. */
-function linkUnpacked() {
-  const { triple } = architecture();
-  mkdirSync(cacheBin, { recursive: true });
-  const usr = join(unpacked, 'usr');
-  const libraries = [join(usr, 'lib', triple), join(unpacked, 'lib', triple)].flatMap(withFolders);
-  const script = (/** @type {string} */ name, /** @type {string} */ command, extra = '') => {
-    const file = join(cacheBin, name);
-    rmSync(file, { force: true });
-    writeFileSync(
-      file,
-      `#!/bin/sh\nexport LD_LIBRARY_PATH='${libraries.join(':')}'"\${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"\n` +
-        `${extra}exec ${command} "$@"\n`,
-    );
-    chmodSync(file, 0o755);
-  };
-  for (const name of ['cmake', 'ninja']) {
-    if (existsSync(join(usr, 'bin', name))) script(name, `'${usr}/bin/${name}'`);
-  }
-  const browser = join(usr, 'lib/chromium/chromium');
-  if (existsSync(browser)) {
-    const fontList = join(unpacked, 'fonts.conf');
-    const dirs = [join(usr, 'share/fonts'), '/usr/share/fonts'].map((dir) => `<dir>${dir}</dir>`);
-    const cached = `<cachedir>${join(unpacked, 'fonts-cache')}</cachedir>`;
-    writeFileSync(
-      fontList,
-      `<?xml version="1.0"?>\n<fontconfig>${dirs.join('')}${cached}</fontconfig>\n`,
-    );
-    const fonts = existsSync('/etc/fonts/fonts.conf')
-      ? ''
-      : `export FONTCONFIG_FILE='${fontList}'\n`;
-    script('chromium', `'${browser}' --no-sandbox`, fonts);
-  }
-  const gcc = existsSync(join(usr, 'bin'))
-    ? readdirSync(join(usr, 'bin')).find((name) => /^([\w]+-linux-gnu-)?gcc-\d+$/.test(name))
-    : '';
-  if (gcc) {
-    // The linker's text files name the system's folders; the parts that are only here get their new place.
-    for (const name of ['libc.so', 'libm.so', 'libm.a']) {
-      const file = join(usr, 'lib', triple, name);
-      if (!existsSync(file) || lstatSync(file).isSymbolicLink()) continue;
-      const text = readFileSync(file, 'latin1');
-      if (!text.startsWith('/*')) continue;
-      const moved = text.replace(/\/(?:usr\/)?lib\/[\w-]+-linux-gnu\/[\w.-]+/g, (path) =>
-        existsSync(path) ? path : join(usr, 'lib', triple, basename(path)),
-      );
-      writeFileSync(file, moved, 'latin1');
-    }
-    const flags = [
-      `-B '${usr}/bin'`,
-      `-B '${usr}/lib/${triple}'`,
-      `-idirafter '${usr}/include'`,
-      `-idirafter '${usr}/include/${triple}'`,
-      `-L '${usr}/lib/${triple}'`,
-      `-Wl,-rpath,'${usr}/lib/${triple}'`,
-    ];
-    script('cc', `'${usr}/bin/${gcc}' ${flags.join(' ')}`);
-    for (const name of ['ar', 'ranlib', 'as', 'ld', 'nm', 'strip', 'objcopy', 'objdump']) {
-      const tool = [`${triple}-${name}`, name].find((file) => existsSync(join(usr, 'bin', file)));
-      if (tool) script(name, `'${usr}/bin/${tool}'`);
-    }
-  }
 }
 
 const packagesOf = (/** @type {Item[]} */ items) => [
