@@ -273,7 +273,7 @@ const SLICES = {
     },
   },
   web: {
-    about: 'the JavaScript library and the page, in Node.js and in Chromium',
+    about: 'the JavaScript library and the page, in Node.js, Chromium, Firefox and WebKitGTK',
     needs: ['test'],
     run: async (tools) => {
       await build(['page'], tools);

@@ -166,7 +166,10 @@ function load(source, options = {}) {
     } catch (thrown) {
       const error = PocketVLError.from(thrown);
       if (loading === mine && error.code !== 'ABORTED') {
-        status(t('statusFailed'), 'failed');
+        if (vl.loaded) {
+          showReady(); // the model before is still the one that answers
+          ready = Promise.resolve();
+        } else status(t('statusFailed'), 'failed');
         $('notices').replaceChildren(errorBox(error, () => void load(source, options)));
       }
       throw error;

@@ -1,33 +1,13 @@
 // Starting browsers for the tests. Chromium and Firefox through one API; every wait has a deadline of its own, and a
 // browser is ended by the process that was started.
-import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import puppeteer from 'puppeteer-core';
+import { chromiumPath, firefoxPath } from '../../wasm/tools/browsers.mjs';
 
 /** @typedef {import('puppeteer-core').Browser} Browser */
 /** @typedef {import('puppeteer-core').Page} Page */
-
-/**
- * @param {string[]} names
- * @returns {string} the first of these programs that is there, or ''
- */
-export function program(...names) {
-  for (const name of names) {
-    try {
-      return execFileSync('which', [name], { encoding: 'utf8' }).trim();
-    } catch {
-      // the next one
-    }
-  }
-  return '';
-}
-
-/** @returns {string} */
-export const chromiumPath = () =>
-  process.env.POCKETVL_CHROMIUM || program('chromium', 'chromium-browser', 'google-chrome');
-export const firefoxPath = () => process.env.POCKETVL_FIREFOX || program('firefox-esr', 'firefox');
 
 /** @param {string} [folder] */
 function profileFolder(folder) {

@@ -8,7 +8,7 @@ import { parseBoxes, withoutBoxes } from '../../web/lib/boxes.js';
 import { Client } from '../../web/lib/client.js';
 import { ERROR_CODES, PocketVLError } from '../../web/lib/errors.js';
 import { detect } from '../../web/lib/features.js';
-import { sniff } from '../../web/lib/image.js';
+import { loadImage, sniff } from '../../web/lib/image.js';
 import { checkManifest, sha256, sha256Slow, splitUrls } from '../../web/lib/manifest.js';
 import { Pictures, checkChatOptions, prepare } from '../../web/lib/messages.js';
 import { isCall, isReply } from '../../web/lib/protocol.js';
@@ -136,6 +136,33 @@ test('picture types, sizes and missing ends are seen', () => {
   assert.equal(sniff(new Uint8Array()).type, '');
   const random = new Uint8Array(randomBytes(300));
   for (let n = 0; n < 300; n++) sniff(random.subarray(0, n)); // never throws
+});
+
+test('a picture whose header tells no size is measured before a canvas is made for it', async (t) => {
+  let closed = 0;
+  const bitmap = { width: 16_000, height: 8000, close: () => closed++ };
+  Object.assign(globalThis, {
+    createImageBitmap: async () => bitmap,
+    OffscreenCanvas: class {
+      constructor() {
+        throw new Error('no canvas may be made');
+      }
+    },
+  });
+  t.after(() => {
+    for (const name of ['createImageBitmap', 'OffscreenCanvas'])
+      Reflect.deleteProperty(globalThis, name);
+  });
+  const runtime = /** @type {any} */ ({
+    abi: { constants: { MAX_PIXELS: 120e6, MAX_SIDE: 65535 } },
+    imageFromFile: () => assert.fail('the core must not be asked'),
+  });
+  const webp = new TextEncoder().encode('RIFF\x04\0\0\0WEBPVP8 ');
+  await assert.rejects(
+    loadImage(runtime, new Blob([webp]), new AbortController().signal),
+    withCode('LIMIT'),
+  );
+  assert.equal(closed, 1);
 });
 
 test('messages are checked', async () => {

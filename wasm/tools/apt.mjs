@@ -99,8 +99,12 @@ export async function installPackages(packages) {
   const options = ['-y', '-q', '--no-install-recommends', '-o', 'DPkg::Lock::Timeout=600'];
   const install = [...apt, 'install', ...options, ...packages];
   // Lists that are there may do; they are brought up to date only where they do not.
-  const first = capture(install[0], install.slice(1), { cwd: '/' });
-  if (first.status === 0) return;
+  const first = run(install[0], install.slice(1), { cwd: '/', quiet: true });
+  const done = await first.then(
+    () => true,
+    () => false,
+  );
+  if (done) return;
   const update = [...apt, 'update', '-q', '-o', 'DPkg::Lock::Timeout=600'];
   await run(update[0], update.slice(1), { cwd: '/', what: 'apt-get update' });
   await run(install[0], install.slice(1), {

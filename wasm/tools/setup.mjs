@@ -1,36 +1,16 @@
 // Brings what building and testing need, where it is not there yet: npm packages, a C compiler, CMake,
-// header libraries, Emscripten, Chromium. Says what it does, changes no apt sources, and does
+// header libraries, Emscripten, browsers. Says what it does, changes no apt sources, and does
 // nothing, offline, in well under a second when all is there.
 //
 //   node wasm/tools/setup.mjs [page | native | test]...     (default: test, which is everything)
 import { createHash } from 'node:crypto';
-import {
-  chmodSync,
-  existsSync,
-  lstatSync,
-  mkdirSync,
-  readFileSync,
-  readdirSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
-import { basename, join } from 'node:path';
-import { architecture, hasApt, installPackages, mayInstall, unpackPackages } from './apt.mjs';
+import { existsSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { hasApt, installPackages, mayInstall, unpackPackages } from './apt.mjs';
+import { chromiumPath, firefoxPath, miniBrowserPath } from './browsers.mjs';
 import { findEmscripten } from './emscripten.mjs';
-import {
-  Trouble,
-  cache,
-  cacheBin,
-  capture,
-  isMain,
-  main,
-  root,
-  run,
-  say,
-  step,
-  which,
-} from './shell.mjs';
+import { Trouble, cache, capture, isMain, main, root, run, say, step, which } from './shell.mjs';
+import { linkUnpacked, unpacked } from './unpacked.mjs';
 
 /** @typedef {'page' | 'native' | 'test'} Purpose */
 
@@ -42,9 +22,6 @@ import {
  * @property {string} include a folder with headers that the system lacks, or ''
  * @property {string} chromium
  */
-
-/** Folder of the packages that were unpacked for the user because nobody may install them. */
-const unpacked = join(cache, 'packages');
 
 const header = (/** @type {string} */ name) =>
   ['/usr/include', '/usr/local/include', join(unpacked, 'usr/include')].some((folder) =>
@@ -59,9 +36,12 @@ const cHeader = () => {
 };
 
 /**
- * What comes as a Debian package: the package's names, whether it is there, who needs it.
- * @type {{packages: string[], there: () => boolean, needs: Purpose[], what: string}[]}
+ * What comes as a Debian package: the package's names, whether it is there, who needs it. Without what is `apart` the
+ * rest of the tests can run: its own tests fail, by name.
+ * @typedef {{packages: string[], there: () => boolean, needs: Purpose[], what: string, apart?: boolean}} Item
  */
+
+/** @type {Item[]} */
 const SYSTEM = [
   {
     what: 'a C compiler',
@@ -102,16 +82,24 @@ const SYSTEM = [
   {
     what: 'Chromium',
     packages: ['chromium'],
-    there: () => Boolean(findChromium()),
+    there: () => Boolean(chromiumPath()),
     needs: ['test'],
   },
+  {
+    what: 'Firefox',
+    packages: ['firefox-esr'],
+    there: () => Boolean(firefoxPath()),
+    needs: ['test'],
+    apart: true,
+  },
+  {
+    what: 'WebKitGTK',
+    packages: ['webkit2gtk-driver', 'xvfb'],
+    there: () => Boolean(miniBrowserPath()),
+    needs: ['test'],
+    apart: true,
+  },
 ];
-
-/** The browser for the tests: $CHROMIUM, or the first of the usual names. */
-function findChromium() {
-  const names = ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome'];
-  return process.env.CHROMIUM || names.map(which).find(Boolean) || '';
-}
 
 async function npmPackages() {
   const lock = join(root, 'package-lock.json');
@@ -125,83 +113,48 @@ async function npmPackages() {
   writeFileSync(stamp, key);
 }
 
-/** A folder of libraries and those of its folders which hold libraries too (PulseAudio's, for one). */
-function withFolders(/** @type {string} */ folder) {
-  if (!existsSync(folder)) return [];
-  const holds = (/** @type {string} */ path) =>
-    readdirSync(path).some((name) => /^lib.*\.so(\.|$)/.test(name));
-  const inner = readdirSync(folder, { withFileTypes: true })
-    .filter((entry) => entry.isDirectory())
-    .map((entry) => join(folder, entry.name));
-  return [folder, ...inner.filter(holds)];
-}
+const packagesOf = (/** @type {Item[]} */ items) => [
+  ...new Set(items.flatMap((item) => item.packages)),
+];
 
-/** Programs unpacked for the user find their libraries and headers through these scripts. */
-function linkUnpacked() {
-  const { triple } = architecture();
-  mkdirSync(cacheBin, { recursive: true });
-  const usr = join(unpacked, 'usr');
-  const libraries = [join(usr, 'lib', triple), join(unpacked, 'lib', triple)].flatMap(withFolders);
-  const script = (/** @type {string} */ name, /** @type {string} */ command, extra = '') => {
-    const file = join(cacheBin, name);
-    rmSync(file, { force: true });
-    writeFileSync(
-      file,
-      `#!/bin/sh\nexport LD_LIBRARY_PATH='${libraries.join(':')}'"\${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"\n` +
-        `${extra}exec ${command} "$@"\n`,
-    );
-    chmodSync(file, 0o755);
-  };
-  for (const name of ['cmake', 'ninja']) {
-    if (existsSync(join(usr, 'bin', name))) script(name, `'${usr}/bin/${name}'`);
-  }
-  const browser = join(usr, 'lib/chromium/chromium');
-  if (existsSync(browser)) {
-    const fontList = join(unpacked, 'fonts.conf');
-    const dirs = [join(usr, 'share/fonts'), '/usr/share/fonts'].map((dir) => `<dir>${dir}</dir>`);
-    const cached = `<cachedir>${join(unpacked, 'fonts-cache')}</cachedir>`;
-    writeFileSync(
-      fontList,
-      `<?xml version="1.0"?>\n<fontconfig>${dirs.join('')}${cached}</fontconfig>\n`,
-    );
-    const fonts = existsSync('/etc/fonts/fonts.conf')
-      ? ''
-      : `export FONTCONFIG_FILE='${fontList}'\n`;
-    script('chromium', `'${browser}' --no-sandbox`, fonts);
-  }
-  const gcc = existsSync(join(usr, 'bin'))
-    ? readdirSync(join(usr, 'bin')).find((name) => /^([\w]+-linux-gnu-)?gcc-\d+$/.test(name))
-    : '';
-  if (gcc) {
-    // The linker's text files name the system's folders; the parts that are only here get their new place.
-    for (const name of ['libc.so', 'libm.so', 'libm.a']) {
-      const file = join(usr, 'lib', triple, name);
-      if (!existsSync(file) || lstatSync(file).isSymbolicLink()) continue;
-      const text = readFileSync(file, 'latin1');
-      if (!text.startsWith('/*')) continue;
-      const moved = text.replace(/\/(?:usr\/)?lib\/[\w-]+-linux-gnu\/[\w.-]+/g, (path) =>
-        existsSync(path) ? path : join(usr, 'lib', triple, basename(path)),
-      );
-      writeFileSync(file, moved, 'latin1');
+/** The list of what was unpacked, by name. */
+const unpackedList = join(unpacked, 'pocketvl-packages');
+
+/**
+ * Brings packages: installed where we may, else unpacked under the user's cache folder, together with what is there already.
+ * @param {Item[]} items
+ * @returns {Promise<string>} why it did not work, or ''
+ */
+async function bring(items) {
+  let names = packagesOf(items);
+  if (mayInstall()) {
+    const minutes = names.includes('chromium') ? ', some minutes' : '';
+    try {
+      await step(`Installing ${names.join(', ')}${minutes}`, () => installPackages(names));
+    } catch (error) {
+      if (!(error instanceof Trouble)) throw error;
+      say(`[pocketvl]   apt-get could not install them (${error.message})`);
     }
-    const flags = [
-      `-B '${usr}/bin'`,
-      `-B '${usr}/lib/${triple}'`,
-      `-idirafter '${usr}/include'`,
-      `-idirafter '${usr}/include/${triple}'`,
-      `-L '${usr}/lib/${triple}'`,
-      `-Wl,-rpath,'${usr}/lib/${triple}'`,
-    ];
-    script('cc', `'${usr}/bin/${gcc}' ${flags.join(' ')}`);
-    for (const name of ['ar', 'ranlib', 'as', 'ld', 'nm', 'strip', 'objcopy', 'objdump']) {
-      const tool = [`${triple}-${name}`, name].find((file) => existsSync(join(usr, 'bin', file)));
-      if (tool) script(name, `'${usr}/bin/${tool}'`);
-    }
+    if (items.every((item) => item.there())) return '';
+  }
+  try {
+    const before = existsSync(unpackedList) ? readFileSync(unpackedList, 'utf8').split('\n') : [];
+    names = [...new Set([...before, ...names])].filter(Boolean);
+    rmSync(unpacked, { recursive: true, force: true });
+    await step(`No right to install packages: unpacking ${names.join(', ')} in ${unpacked}`, () =>
+      unpackPackages(unpacked, names, { exclude: ['./usr/share/doc', './usr/share/man'] }),
+    );
+    writeFileSync(unpackedList, names.join('\n'));
+    linkUnpacked();
+    return '';
+  } catch (error) {
+    if (!(error instanceof Trouble)) throw error;
+    return ` (${error.message.replace(/\.$/, '')})`;
   }
 }
 
 /**
- * System packages: installed where we may, else unpacked under the user's cache folder.
+ * System packages. What is lacking for the tests of one browser alone is said, not thrown.
  * @param {Purpose[]} purposes
  */
 async function systemPackages(purposes) {
@@ -209,42 +162,28 @@ async function systemPackages(purposes) {
     SYSTEM.filter((item) => item.needs.some((need) => purposes.includes(need)) && !item.there());
   let missing = lacking();
   if (missing.length === 0) return;
-  const names = missing.flatMap((item) => item.packages);
-  const remedy = `ask for it to be installed: apt-get install ${names.join(' ')}`;
-  if (!hasApt()) {
-    const what = missing.map((item) => item.what).join(', ');
-    throw new Trouble(
-      `Not found on this machine: ${what}; please install it by hand and try again.`,
-    );
-  }
-  if (mayInstall()) {
-    const chromium = names.includes('chromium') ? ', up to two minutes' : '';
-    try {
-      await step(`Installing ${names.join(', ')}${chromium}`, () => installPackages(names));
-    } catch (error) {
-      if (!(error instanceof Trouble)) throw error;
-      say(`[pocketvl]   apt-get could not install them (${error.message})`);
-    }
-    missing = lacking();
-    if (missing.length === 0) return;
-  }
-  // Without rights over the system: everything lacking for any purpose, so that it is done once.
-  const wanted = SYSTEM.filter((item) => item.there() === false || existsSync(unpacked));
-  const all = [...new Set([...wanted, ...missing].flatMap((item) => item.packages))];
-  try {
-    rmSync(unpacked, { recursive: true, force: true });
-    await step(`No right to install packages: unpacking ${all.join(', ')} in ${unpacked}`, () =>
-      unpackPackages(unpacked, all, { exclude: ['./usr/share/doc', './usr/share/man'] }),
-    );
-    linkUnpacked();
-  } catch (error) {
-    if (!(error instanceof Trouble)) throw error;
-    throw new Trouble(`${names.join(', ')} could not be brought (${error.message}): ${remedy}.`);
-  }
+  if (!hasApt()) return report(missing, ' could not be found on this machine');
+  let reason = await bring(missing);
   missing = lacking();
-  if (missing.length > 0) {
-    throw new Trouble(`${missing.map((item) => item.what).join(', ')} is missing: ${remedy}.`);
+  const vital = missing.filter((item) => !item.apart);
+  if (vital.length > 0 && vital.length < missing.length) {
+    reason = await bring(vital);
+    missing = lacking();
   }
+  report(missing, ` could not be brought${reason}`);
+}
+
+/**
+ * What is still lacking, in one sentence.
+ * @param {Item[]} missing
+ * @param {string} happened
+ */
+function report(missing, happened) {
+  if (missing.length === 0) return;
+  const named = missing.map((item) => item.what).join(', ');
+  const sentence = `${named}${happened}: ask for it to be installed: apt-get install ${packagesOf(missing).join(' ')}`;
+  if (missing.some((item) => !item.apart)) throw new Trouble(`${sentence}.`);
+  say(`[pocketvl] ${sentence}; its tests will fail.`);
 }
 
 /** `.cache` in the tree leads to the user's cache folder, for people who look for the programs. */
@@ -279,7 +218,7 @@ export async function setup(purposes) {
     emcmake: emscripten.emcmake,
     cmake: which('cmake'),
     include,
-    chromium: findChromium(),
+    chromium: chromiumPath(),
   };
 }
 

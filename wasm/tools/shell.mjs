@@ -81,10 +81,10 @@ const TAIL = 60;
 
 /**
  * Runs a command to its end. Quiet unless it fails (then the end of its output is shown) or
- * `show` is set (then its output goes to standard error as it comes).
+ * `show` is set (then its output goes to standard error as it comes), or `quiet`.
  * @param {string} command
  * @param {string[]} args
- * @param {{cwd?: string, env?: Record<string, string>, show?: boolean, what?: string,
+ * @param {{cwd?: string, env?: Record<string, string>, show?: boolean, quiet?: boolean, what?: string,
  *   stdin?: import('node:stream').Readable}} [options]
  * @returns {Promise<string>} what it printed
  */
@@ -108,7 +108,7 @@ export function run(command, args, options = {}) {
     child.on('close', (code, signal) => {
       if (code === 0) return done(output);
       const tail = output.trimEnd().split('\n').slice(-TAIL).join('\n');
-      if (!options.show && tail) process.stderr.write(`${tail}\n`);
+      if (!options.show && !options.quiet && tail) process.stderr.write(`${tail}\n`);
       fail(new Trouble(`${name} failed (${signal || `exit code ${code}`}).`));
     });
   });
@@ -179,7 +179,7 @@ export function newest(/** @type {string[]} */ files) {
 }
 
 /** A module with one relaxed instruction, to ask an engine whether it knows them. */
-const RELAXED = new Uint8Array([
+export const RELAXED = new Uint8Array([
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 15, 1, 13, 0, 65, 1, 253, 15,
   65, 2, 253, 15, 253, 128, 2, 11,
 ]);

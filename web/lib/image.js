@@ -113,6 +113,21 @@ function refused(s) {
 }
 
 /**
+ * Before memory is taken for the pixels.
+ * @param {import('./runtime.js').Runtime} runtime
+ * @param {{width: number, height: number}} size
+ */
+function checkSize(runtime, { width, height }) {
+  const { MAX_PIXELS, MAX_SIDE } = runtime.abi.constants;
+  if (width * height <= MAX_PIXELS && Math.max(width, height) <= MAX_SIDE) return;
+  throw new PocketVLError(
+    'LIMIT',
+    `The picture has ${width} x ${height} pixels; at most ${MAX_PIXELS / 1e6} million can be taken. Make it smaller.`,
+    { details: { width, height } },
+  );
+}
+
+/**
  * Pixels as the model's own tools see them: upright, without colour management, white behind transparency.
  * @param {ImageBitmap} bitmap closed here
  */
@@ -170,14 +185,7 @@ export async function loadImage(runtime, source, signal) {
       `The ${seen.type.toUpperCase()} picture is cut off: its end is missing. Copy or download it again.`,
     );
   }
-  const { MAX_PIXELS, MAX_SIDE } = runtime.abi.constants;
-  if (seen.width * seen.height > MAX_PIXELS || Math.max(seen.width, seen.height) > MAX_SIDE) {
-    throw new PocketVLError(
-      'LIMIT',
-      `The picture has ${seen.width} x ${seen.height} pixels; at most ${MAX_PIXELS / 1e6} million can be taken. Make it smaller.`,
-      { details: { width: seen.width, height: seen.height } },
-    );
-  }
+  checkSize(runtime, seen);
   const large = Math.max(seen.width, seen.height) > MOST_SIDE;
   if (canDecode() && !large && seen.type !== 'svg') {
     try {
@@ -185,7 +193,13 @@ export async function loadImage(runtime, source, signal) {
         colorSpaceConversion: 'none',
         premultiplyAlpha: 'none',
       });
-      checkSignal(signal);
+      try {
+        checkSignal(signal);
+        checkSize(runtime, bitmap); // WebP and AVIF do not tell before
+      } catch (error) {
+        bitmap.close();
+        throw error;
+      }
       const { data, width, height } = draw(bitmap);
       return runtime.imageFromPixels(data, width, height);
     } catch (error) {

@@ -238,6 +238,7 @@ export class PocketVL {
 
   /**
    * Loads another model into this instance; the one before is given up first, so that both never need memory at once.
+   * Where that fails, the next call finds the one before: it is read again, from storage where it is there.
    * @param {ModelSource} source
    * @param {LoadOptions} [options]
    */
@@ -252,14 +253,25 @@ export class PocketVL {
    */
   loadPosted(posted, options) {
     return this.client.queue(options.signal, async () => {
-      if (this.loaded || this.lost) {
+      const before = this.loaded;
+      const end = () => {
         // A new worker gives all memory back to the browser.
         this.client.worker?.terminate();
         this.client.dead = true;
-      }
+      };
+      if (before || this.lost) end();
       this.loaded = null;
       this.lost = false;
-      await this.load({ source: posted, options });
+      try {
+        await this.load({ source: posted, options });
+      } catch (error) {
+        if (before && !this.client.disposed) {
+          end();
+          this.loaded = before;
+          this.lost = true;
+        }
+        throw error;
+      }
     });
   }
 
