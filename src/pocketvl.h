@@ -247,6 +247,11 @@ void pvl_session_set_progress(pvl_session *session, pvl_progress callback, void 
  * stays usable. */
 pvl_status pvl_session_prompt(pvl_session *session, const pvl_message *messages, size_t count,
                               const pvl_prompt_options *options, pvl_error *err);
+/* Computes what such a prompt will begin with, up to the first picture that is new: called while
+ * pictures are still being decoded (their parts have no image then) or before there is a question,
+ * it saves the prompt that time. Changes no answer. */
+pvl_status pvl_session_prepare(pvl_session *session, const pvl_message *messages, size_t count,
+                               const pvl_prompt_options *options, pvl_error *err);
 /* One token of the answer. */
 pvl_status pvl_session_next(pvl_session *session, pvl_piece *out, pvl_error *err);
 /* The address of the cancel flag: set it to non-zero from any thread and the running call returns

@@ -52,14 +52,13 @@ static inline uint32_t pvl_f32_bits(float f) {
 
 /* IEEE 754 binary16 -> binary32, exact, subnormals, infinities and NaN included. */
 static inline float pvl_f16_to_f32(uint16_t h) {
-    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exp = (h >> 10) & 31u, frac = h & 0x3FFu;
-    if (exp == 31)
-        return pvl_bits_f32(sign | 0x7F800000u | frac << 13);
-    if (exp != 0)
-        return pvl_bits_f32(sign | (exp + 112u) << 23 | frac << 13);
-    /* Zero and subnormal: frac * 2^-24 is exact in float. */
-    float v = (float)frac * 0x1p-24f;
-    return pvl_bits_f32(sign | pvl_f32_bits(v));
+    /* Without branches, so that loops of it become vector code. */
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, bits = (uint32_t)(h & 0x7FFFu) << 13;
+    uint32_t normal = bits + (112u << 23);
+    /* Zero and subnormal: frac 2^-24, exact, as the difference of two floats near 2^-14. */
+    uint32_t small = pvl_f32_bits(pvl_bits_f32(bits + (113u << 23)) - 0x1p-14f);
+    uint32_t beyond = bits >= 31u << 23 ? 112u << 23 : 0; /* infinity and NaN */
+    return pvl_bits_f32(sign | (bits < 1u << 23 ? small : normal + beyond));
 }
 /* binary32 -> binary16, round to nearest even, overflow to infinity. */
 uint16_t pvl_f32_to_f16(float f);

@@ -300,10 +300,11 @@ static size_t common_prefix(const pvl_session *s, const pvl_prompt *prompt,
     return n;
 }
 
+/* Positions up to `total`; the logits of the prompt's last one. */
 static pvl_status prefill(pvl_session *s, const pvl_prompt *prompt, const pvl_prompt_image *images,
-                          pvl_error *err) {
+                          size_t total, pvl_error *err) {
     const pvl_model *m = &s->engine->model;
-    size_t total = prompt->tokens.count, steps = (total - s->filled + s->batch - 1) / s->batch;
+    size_t steps = (total - s->filled + s->batch - 1) / s->batch;
     begin_stage(s, "prefill", steps * m->llm.layers);
     pvl_run run = make_run(s, true);
     double start = pvl_now_ms();
@@ -313,7 +314,7 @@ static pvl_status prefill(pvl_session *s, const pvl_prompt *prompt, const pvl_pr
             fill_row(s, s->rows + i * m->llm.hidden, prompt, images, s->filled + i);
             record(s, prompt, images, s->filled + i);
         }
-        bool last = s->filled + n == total;
+        bool last = s->filled + n == prompt->tokens.count;
         pvl_llm_step step = {.rows = s->rows,
                              .n = n,
                              .workspace_rows = s->batch,
@@ -330,8 +331,9 @@ static pvl_status prefill(pvl_session *s, const pvl_prompt *prompt, const pvl_pr
 
 /* ---- prompt ---- */
 
+/* `whole`: the pictures are there, and the question. */
 static pvl_status check_messages(const pvl_session *s, const pvl_message *messages, size_t count,
-                                 pvl_error *err) {
+                                 bool whole, pvl_error *err) {
     if (count == 0 || messages[count - 1].role != PVL_ROLE_USER) {
         return pvl_fail(err, PVL_E_ARGUMENT, "The last message must be a question from the user.");
     }
@@ -340,7 +342,7 @@ static pvl_status check_messages(const pvl_session *s, const pvl_message *messag
         for (size_t k = 0; k < messages[i].part_count; k++) {
             const pvl_part *part = &messages[i].parts[k];
             if (part->kind == PVL_PART_IMAGE &&
-                (messages[i].role != PVL_ROLE_USER || !part->image)) {
+                (messages[i].role != PVL_ROLE_USER || (whole && !part->image))) {
                 return pvl_fail(err, PVL_E_ARGUMENT, "Pictures belong to messages of the user.");
             }
             if (part->kind == PVL_PART_IMAGE && !s->engine->model.has_vision) {
@@ -354,7 +356,7 @@ static pvl_status check_messages(const pvl_session *s, const pvl_message *messag
                 any = any || (unsigned char)part->text[b] > ' ';
         }
     }
-    if (!any)
+    if (whole && !any)
         return pvl_fail(err, PVL_E_ARGUMENT, "The question is empty: write one.");
     return PVL_OK;
 }
@@ -409,8 +411,11 @@ static pvl_status survey_init(survey *v, const pvl_allocator *a, const pvl_messa
 static pvl_status survey_image(const pvl_session *s, pvl_prompt_image *out, size_t *tokens,
                                const pvl_image *image, int max_tiles, pvl_error *err) {
     const pvl_vit_config *v = &s->engine->model.vit;
+    *out = (pvl_prompt_image){.image = image};
+    *tokens = v->tokens;
+    if (!image) /* one that is still to come */
+        return PVL_OK;
     size_t w = pvl_image_width(image), h = pvl_image_height(image);
-    out->image = image;
     PVL_TRY(pvl_tiles_choose(&out->grid, w, h, (int)v->image_size, max_tiles, err));
     uint64_t cut = (uint64_t)out->grid.columns << 32 | (uint64_t)out->grid.rows;
     out->digest = pvl_digest_of(pvl_image_pixels(image), w * h * 3, w, h, cut);
@@ -515,18 +520,36 @@ static pvl_status run_prompt(pvl_session *s, const pvl_prompt *prompt,
         s->stats.visual_tokens += (int)prompt->images[i].count;
     PVL_TRY(encode_pictures(s, images, prompt, same, err));
     PVL_TRY(start_answer(s, o, err));
-    return prefill(s, prompt, images, err);
+    return prefill(s, prompt, images, total, err);
 }
 
-pvl_status pvl_session_prompt(pvl_session *s, const pvl_message *messages, size_t count,
-                              const pvl_prompt_options *options, pvl_error *err) {
+/* Positions before the first picture whose visual tokens the keys and values do not hold yet: these
+ * need no picture. */
+static pvl_status run_beginning(pvl_session *s, const pvl_prompt *prompt,
+                                const pvl_prompt_image *images, pvl_error *err) {
+    size_t same = common_prefix(s, prompt, images), end = prompt->tokens.count - 1;
+    for (size_t i = prompt->image_count; i-- > 0;) {
+        const pvl_image_span *span = &prompt->images[i];
+        if (span->position + span->count > same)
+            end = span->position;
+    }
+    if (end > s->context)
+        end = s->context; /* the prompt itself will say that it is too long */
+    if (end <= same)
+        return PVL_OK;
+    s->filled = same;
+    return prefill(s, prompt, images, end, err);
+}
+
+static pvl_status render_and_run(pvl_session *s, const pvl_message *messages, size_t count,
+                                 const pvl_prompt_options *options, bool whole, pvl_error *err) {
     static const pvl_prompt_options defaults = {0};
     if (!options)
         options = &defaults;
     s->state = PVL_SESSION_IDLE;
     s->cancel = 0;
     s->stats = (pvl_stats){0};
-    PVL_TRY(check_messages(s, messages, count, err));
+    PVL_TRY(check_messages(s, messages, count, whole, err));
     PVL_TRY(check_options(options, err));
 
     survey v;
@@ -539,12 +562,23 @@ pvl_status pvl_session_prompt(pvl_session *s, const pvl_message *messages, size_
     if (status == PVL_OK)
         status = pvl_template_render(&s->engine->chat, &prompt, v.messages, count, &style, err);
     if (status == PVL_OK)
-        status = run_prompt(s, &prompt, v.images, options, err);
-    if (status == PVL_OK)
-        s->state = PVL_SESSION_READY;
+        status = whole ? run_prompt(s, &prompt, v.images, options, err)
+                       : run_beginning(s, &prompt, v.images, err);
     pvl_prompt_free(&prompt);
     pvl_free(s->allocator, v.block);
     return status;
+}
+
+pvl_status pvl_session_prepare(pvl_session *s, const pvl_message *messages, size_t count,
+                               const pvl_prompt_options *options, pvl_error *err) {
+    return render_and_run(s, messages, count, options, false, err);
+}
+
+pvl_status pvl_session_prompt(pvl_session *s, const pvl_message *messages, size_t count,
+                              const pvl_prompt_options *options, pvl_error *err) {
+    PVL_TRY(render_and_run(s, messages, count, options, true, err));
+    s->state = PVL_SESSION_READY;
+    return PVL_OK;
 }
 
 /* ---- answer ---- */

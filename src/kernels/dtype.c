@@ -278,8 +278,13 @@ void pvl_dtype_dequantize(pvl_dtype type, float *out, const void *blocks, size_t
     if (type == PVL_DTYPE_F32) {
         memcpy(out, p, n * sizeof(float));
     } else if (type == PVL_DTYPE_F16) {
-        for (size_t i = 0; i < n; i++)
-            out[i] = pvl_f16_to_f32(pvl_load_u16(p + 2 * i));
+        for (size_t i = 0; i < n; i += PVL_BLOCK) {
+            uint16_t h[PVL_BLOCK] = {0};
+            size_t some = n - i < PVL_BLOCK ? n - i : PVL_BLOCK;
+            memcpy(h, p + 2 * i, some * sizeof *h);
+            for (size_t j = 0; j < some; j++)
+                out[i + j] = pvl_f16_to_f32(h[j]);
+        }
     } else if (type == PVL_DTYPE_BF16) {
         for (size_t i = 0; i < n; i++)
             out[i] = pvl_bf16_to_f32(pvl_load_u16(p + 2 * i));

@@ -4,13 +4,17 @@
  *   TILE_NAME(op)   name of the function
  *   and one of
  *   TILE_PLAIN      i32x4.dot_i16x8 on widened bytes
+ *
  *   TILE_PAIRS      i16x8.relaxed_dot, then pairs to 32 bits by hand: where the engine makes the
- * 32-bit relaxed dot of several instructions (x86 without AVX-VNNI) this needs three instead of
- * five, and for 4-bit weights a block of 32 is summed in 16 bits (8 steps * 2 * 15 * 127 = 30480)
- * and widened once TILE_DOT        i32x4.relaxed_dot_add: one instruction where the processor has
- * it
+ *                   32-bit relaxed dot of several instructions (x86 without AVX-VNNI) this needs
+ *                   three instead of five, and for 4-bit weights a block of 32 is summed in 16 bits
+ *                   (8 steps * 2 * 15 * 127 = 30480) and widened once
+ *
+ *   TILE_DOT        i32x4.relaxed_dot_add: one instruction where the processor has it
  *
  * Float accumulators stay in `tile`, in memory: integers need the registers. */
+#include <stdbool.h>
+
 #include "kernels/private.h"
 #include "kernels/simd.h"
 
@@ -53,11 +57,11 @@ PVL_INLINE operand unsigned_bytes(v128_t v) {
     return (operand){v, v};
 }
 PVL_INLINE operand low_nibbles(v128_t v) {
-    v = wasm_v128_and(v, wasm_i8x16_splat(15));
+    v = wasm_v128_and(v, PVL_LANES(low_halves));
     return (operand){v, v};
 }
 PVL_INLINE operand high_nibbles(v128_t v) {
-    v = wasm_v128_and(wasm_u16x8_shr(v, 4), wasm_i8x16_splat(15));
+    v = wasm_v128_and(wasm_u16x8_shr(v, 4), PVL_LANES(low_halves));
     return (operand){v, v};
 }
 #ifdef TILE_DOT
@@ -72,14 +76,13 @@ PVL_INLINE v128_t nibble_sums(v128_t sum) {
 }
 #else
 PVL_INLINE v128_t dot_add(operand i8, operand i7, v128_t sum) {
-    return wasm_i32x4_add(sum,
-                          wasm_i32x4_dot_i16x8(dot_i8_i7(i8.even, i7.even), wasm_i16x8_splat(1)));
+    return wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(dot_i8_i7(i8.even, i7.even), PVL_LANES(ones)));
 }
 PVL_INLINE v128_t nibble_dot_add(operand i8, operand i7, v128_t sum) {
     return wasm_i16x8_add(sum, dot_i8_i7(i8.even, i7.even));
 }
 PVL_INLINE v128_t nibble_sums(v128_t sum) {
-    return wasm_i32x4_dot_i16x8(sum, wasm_i16x8_splat(1));
+    return wasm_i32x4_dot_i16x8(sum, PVL_LANES(ones));
 }
 #endif
 #endif
@@ -104,19 +107,23 @@ PVL_INLINE void q8_step(v128_t sum[][2], const unsigned char *q, size_t row_byte
     }
 }
 
-/* With one row the registers suffice for repeating the step, and the loop's own work would weigh
- * most. */
+/* One row repeats the step: the registers suffice, and the loop's own work would weigh most. Not
+ * with the 32-bit dot, whose sum is its last operand: the compiler nests a chain of them and loads
+ * all operands before the first, more than there are registers. There it takes several blocks at
+ * once, see GROUP. */
 PVL_INLINE void q8_steps(v128_t sum[][2], const unsigned char *q, size_t row_bytes,
                          const unsigned char *steps, size_t rows, size_t count) {
+#ifndef TILE_DOT
     if (rows == 1) {
         PVL_UNROLL
         for (size_t j = 0; j < count; j++)
             q8_step(sum, q + 4 * j, row_bytes, steps + 32 * j, rows);
-    } else {
-        PVL_KEEP_ROLLED
-        for (size_t j = 0; j < count; j++)
-            q8_step(sum, q + 4 * j, row_bytes, steps + 32 * j, rows);
+        return;
     }
+#endif
+    PVL_KEEP_ROLLED
+    for (size_t j = 0; j < count; j++)
+        q8_step(sum, q + 4 * j, row_bytes, steps + 32 * j, rows);
 }
 
 PVL_INLINE void tile_q8(float *tile, const unsigned char *act, size_t row_bytes,
@@ -131,6 +138,7 @@ PVL_INLINE void tile_q8(float *tile, const unsigned char *act, size_t row_bytes,
             sum[r][1] = start1;
         }
         q8_steps(sum, act + 8, row_bytes, panel + 32, rows, 8);
+        PVL_FENCE;
         v128_t scale0 = load_half4(panel), scale1 = load_half4(panel + 8);
         for (size_t r = 0; r < rows; r++) {
             v128_t d = wasm_v128_load32_splat(act + r * row_bytes);
@@ -153,6 +161,7 @@ PVL_INLINE void tile_q8w(float *tile, const unsigned char *act, size_t row_bytes
             sum[r][1] = start1;
         }
         q8_steps(sum, act + 4, row_bytes, panel + 64, rows, 16);
+        PVL_FENCE;
         v128_t scale0 = wasm_v128_load(panel), scale1 = wasm_v128_load(panel + 16);
         for (size_t r = 0; r < rows; r++) {
             v128_t d = wasm_v128_load32_splat(act + r * row_bytes);
@@ -180,15 +189,19 @@ PVL_INLINE void q4_steps(v128_t sum[][2], const unsigned char *q, size_t row_byt
                          const unsigned char *steps, size_t rows) {
     for (size_t r = 0; r < rows; r++)
         sum[r][0] = sum[r][1] = wasm_i32x4_splat(0);
+#ifndef TILE_DOT
     if (rows == 1) {
         PVL_UNROLL
         for (size_t j = 0; j < 8; j++)
             q4_step(sum, q + 4 * j, row_bytes, steps + 16 * j, rows);
-    } else {
+    } else
+#endif
+    {
         PVL_KEEP_ROLLED
         for (size_t j = 0; j < 8; j++)
             q4_step(sum, q + 4 * j, row_bytes, steps + 16 * j, rows);
     }
+    PVL_FENCE; /* or the tile's floats would take registers while the loop runs */
     for (size_t r = 0; r < rows; r++) {
         sum[r][0] = wasm_f32x4_convert_i32x4(nibble_sums(sum[r][0]));
         sum[r][1] = wasm_f32x4_convert_i32x4(nibble_sums(sum[r][1]));
@@ -250,12 +263,94 @@ PVL_INLINE void tile_f32(float *tile, const unsigned char *act, size_t row_bytes
     }
 }
 
+#ifdef TILE_DOT
+/* One row: blocks side by side, so that the loop has enough to do and the sums stay in registers.
+ */
+enum { GROUP = 4 };
+
+PVL_INLINE void group_4bit(v128_t y[2], const unsigned char *act, const unsigned char *panel,
+                           size_t group, bool minimum) {
+    size_t head = minimum ? 32 : 16, bytes = head + 128;
+    v128_t sum[GROUP][2];
+    for (size_t g = 0; g < group; g++)
+        sum[g][0] = sum[g][1] = wasm_i32x4_splat(0);
+    PVL_KEEP_ROLLED
+    for (size_t j = 0; j < 8; j++) {
+        for (size_t g = 0; g < group; g++)
+            q4_step(sum + g, act + 40 * g + 8 + 4 * j, 0, panel + bytes * g + head + 16 * j, 1);
+    }
+    for (size_t g = 0; g < group; g++, act += 40, panel += bytes) {
+        v128_t d = wasm_v128_load32_splat(act), c = wasm_v128_load32_splat(act + 4);
+        for (size_t l = 0; l < 2; l++) {
+            v128_t v = wasm_f32x4_convert_i32x4(sum[g][l]), scale = load_half4(panel + 8 * l);
+            if (minimum) {
+                y[l] = madd4(wasm_f32x4_mul(v, d), scale, y[l]);
+                y[l] = madd4(c, load_half4(panel + 16 + 8 * l), y[l]);
+            } else {
+                y[l] = madd4(madd4(v, d, c), scale, y[l]);
+            }
+        }
+    }
+}
+
+PVL_INLINE void group_8bit(v128_t y[2], const unsigned char *act, const unsigned char *panel,
+                           size_t group, bool wide) {
+    size_t head = wide ? 64 : 32, steps = wide ? 16 : 8, bytes = head + 32 * steps;
+    size_t act_head = wide ? 4 : 8, act_bytes = act_head + 4 * steps;
+    v128_t sum[GROUP][2];
+    for (size_t g = 0; g < group; g++) {
+        for (size_t l = 0; l < 2; l++) {
+            const unsigned char *start = panel + bytes * g + head / 2;
+            sum[g][l] = wide ? wasm_v128_load(start + 16 * l)
+                             : wasm_i32x4_shl(wasm_i32x4_load16x4(start + 8 * l), 6);
+        }
+    }
+    PVL_KEEP_ROLLED
+    for (size_t j = 0; j < steps; j++) {
+        for (size_t g = 0; g < group; g++)
+            q8_step(sum + g, act + act_bytes * g + act_head + 4 * j, 0,
+                    panel + bytes * g + head + 32 * j, 1);
+    }
+    for (size_t g = 0; g < group; g++, act += act_bytes, panel += bytes) {
+        v128_t d = wasm_v128_load32_splat(act);
+        for (size_t l = 0; l < 2; l++) {
+            v128_t v = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(sum[g][l]), d);
+            y[l] =
+                madd4(v, wide ? wasm_v128_load(panel + 16 * l) : load_half4(panel + 8 * l), y[l]);
+        }
+    }
+}
+
+#define ROW(op, group, act_bytes, panel_bytes, flag)                                               \
+    PVL_INLINE void row_##op(float *tile, const unsigned char *act, const unsigned char *panel,    \
+                             size_t blocks) {                                                      \
+        v128_t y[2] = {wasm_f32x4_splat(0), wasm_f32x4_splat(0)};                                  \
+        size_t b = 0;                                                                              \
+        for (; b + GROUP <= blocks; b += GROUP)                                                    \
+            group(y, act + b * (act_bytes), panel + b * (panel_bytes), GROUP, flag);               \
+        for (; b < blocks; b++)                                                                    \
+            group(y, act + b * (act_bytes), panel + b * (panel_bytes), 1, flag);                   \
+        wasm_v128_store(tile, y[0]);                                                               \
+        wasm_v128_store(tile + 4, y[1]);                                                           \
+    }
+ROW(q8, group_8bit, 40, 288, false)
+ROW(q8w, group_8bit, 68, 576, true)
+ROW(q4, group_4bit, 40, 144, false)
+ROW(q4m, group_4bit, 40, 160, true)
+#else
+#define row_q8(tile, act, panel, blocks) tile_q8(tile, act, 0, panel, blocks, 1)
+#define row_q8w(tile, act, panel, blocks) tile_q8w(tile, act, 0, panel, blocks, 1)
+#define row_q4(tile, act, panel, blocks) tile_q4(tile, act, 0, panel, blocks, 1)
+#define row_q4m(tile, act, panel, blocks) tile_q4m(tile, act, 0, panel, blocks, 1)
+#endif
+#define row_f32(tile, act, panel, blocks) tile_f32(tile, act, 0, panel, blocks, 1)
+
 #define TILE(op)                                                                                   \
     void TILE_NAME(op)(float *tile, const unsigned char *act, size_t row_bytes, size_t rows,       \
                        const unsigned char *panel, size_t blocks) {                                \
         switch (rows) {                                                                            \
         case 1:                                                                                    \
-            tile_##op(tile, act, row_bytes, panel, blocks, 1);                                     \
+            row_##op(tile, act, panel, blocks);                                                    \
             break;                                                                                 \
         case 2:                                                                                    \
             tile_##op(tile, act, row_bytes, panel, blocks, 2);                                     \

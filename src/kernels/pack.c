@@ -70,40 +70,31 @@ pvl_status pvl_matrix_plan(pvl_matrix *m, pvl_dtype file_type, size_t rows, size
     return PVL_OK;
 }
 
-static void store_u16(unsigned char *p, uint16_t v) {
-    memcpy(p, &v, sizeof v);
-}
-static void store_i32(unsigned char *p, int32_t v) {
-    memcpy(p, &v, sizeof v);
-}
-static void store_f32(unsigned char *p, float v) {
-    memcpy(p, &v, sizeof v);
-}
 static float load_f32(const unsigned char *p) {
     float v;
     memcpy(&v, p, sizeof v);
     return v;
 }
 
-/* max |x|; NaN when there is one, so that a damaged weight shows in the outputs. */
+/* max |x|, by comparing bits: NaN is the largest, so that a damaged weight shows in the outputs. */
 static float largest(const float *x, size_t n) {
-    float amax = 0;
+    uint32_t most = 0;
     for (size_t i = 0; i < n; i++) {
-        float v = fabsf(x[i]);
-        if (isnan(v))
-            return v;
-        if (v > amax)
-            amax = v;
+        uint32_t bits = pvl_f32_bits(x[i]) & 0x7FFFFFFFu;
+        most = bits > most ? bits : most;
     }
-    return amax;
+    return pvl_bits_f32(most);
 }
 
 /* q = round(x / d); x beyond 127 d is cut, which the rounding of d to a half can bring about. */
 static void round_to(int8_t *q, const float *x, size_t n, float d) {
     float inverse = d > 0 ? 1.0f / d : 0;
     for (size_t i = 0; i < n; i++) {
-        float v = nearbyintf(x[i] * inverse);
-        q[i] = (int8_t)(v >= 127 ? 127 : v > -127 ? v : -127); /* NaN -> -127: d is NaN then too */
+        float v = x[i] * inverse;
+        v = v > -127 ? v : -127; /* NaN -> -127: d is NaN then too */
+        v = v < 127 ? v : 127;
+        v += 12582912.0f; /* leaves no bits behind the point: nearest, ties to even */
+        q[i] = (int8_t)(pvl_f32_bits(v) - 0x4B400000u);
     }
 }
 
@@ -155,36 +146,59 @@ static int32_t sum_of(const int8_t *q, size_t n) {
     return sum;
 }
 
-/* Bytes of output `lane`: steps of 4 inputs, PVL_PANEL outputs side by side. */
-static void spread(unsigned char *steps, size_t lane, const int8_t *q, size_t n) {
-    for (size_t i = 0; i < n; i += PVL_STEP)
-        memcpy(steps + i * PVL_PANEL + lane * PVL_STEP, q + i, PVL_STEP);
+/* The file's rows that become one panel; lanes behind the last row are zero. */
+struct rows {
+    pvl_dtype type;
+    const unsigned char *first;
+    size_t row_bytes, lanes, cols;
+};
+
+static const unsigned char *row_of(const struct rows *r, size_t lane) {
+    return r->first + lane * r->row_bytes;
 }
 
-static void pack_q8(unsigned char *panel, size_t lane, pvl_dtype type, const unsigned char *row,
-                    size_t cols) {
-    int8_t q[PVL_BLOCK];
-    for (size_t at = 0; at < cols;
-         at += PVL_BLOCK, panel += pvl_packings[PVL_PACK_Q8].panel_bytes) {
-        store_u16(panel + 2 * lane, block_q8(q, type, row, at));
-        store_u16(panel + 2 * PVL_PANEL + 2 * lane, (uint16_t)-sum_of(q, PVL_BLOCK));
-        spread(panel + 4 * PVL_PANEL, lane, q, PVL_BLOCK);
+/* Steps of 4 inputs, PVL_PANEL outputs side by side. */
+static void spread(unsigned char *steps, const int8_t *q, size_t n) {
+    for (size_t i = 0; i < n; i += PVL_STEP) {
+        for (size_t lane = 0; lane < PVL_PANEL; lane++, steps += PVL_STEP)
+            memcpy(steps, q + lane * n + i, PVL_STEP);
     }
 }
 
-static void pack_q8w(unsigned char *panel, size_t lane, pvl_dtype type, const unsigned char *row,
-                     size_t cols) {
+static void pack_q8(unsigned char *panel, const struct rows *r) {
+    int8_t q[PVL_PANEL * PVL_BLOCK] = {0};
+    uint16_t scale[PVL_PANEL] = {0}, sum[PVL_PANEL] = {0};
+    for (size_t at = 0; at < r->cols;
+         at += PVL_BLOCK, panel += pvl_packings[PVL_PACK_Q8].panel_bytes) {
+        for (size_t lane = 0; lane < r->lanes; lane++) {
+            int8_t *block = q + lane * PVL_BLOCK;
+            scale[lane] = block_q8(block, r->type, row_of(r, lane), at);
+            sum[lane] = (uint16_t)-sum_of(block, PVL_BLOCK);
+        }
+        memcpy(panel, scale, sizeof scale);
+        memcpy(panel + sizeof scale, sum, sizeof sum);
+        spread(panel + sizeof scale + sizeof sum, q, PVL_BLOCK);
+    }
+}
+
+static void pack_q8w(unsigned char *panel, const struct rows *r) {
     enum { BLOCK = 64 };
-    const pvl_dtype_traits *t = pvl_dtype_find((uint32_t)type);
-    float x[BLOCK];
-    int8_t q[BLOCK];
-    for (size_t at = 0; at < cols; at += BLOCK, panel += pvl_packings[PVL_PACK_Q8W].panel_bytes) {
-        pvl_dtype_dequantize(type, x, row + at * t->block_bytes, BLOCK);
-        float d = largest(x, BLOCK) / 127.0f;
-        round_to(q, x, BLOCK, d);
-        store_f32(panel + 4 * lane, d);
-        store_i32(panel + 4 * PVL_PANEL + 4 * lane, -PVL_Q8_ZERO * sum_of(q, BLOCK));
-        spread(panel + 8 * PVL_PANEL, lane, q, BLOCK);
+    const pvl_dtype_traits *t = pvl_dtype_find((uint32_t)r->type);
+    float x[BLOCK], scale[PVL_PANEL] = {0};
+    int32_t sum[PVL_PANEL] = {0};
+    int8_t q[PVL_PANEL * BLOCK] = {0};
+    for (size_t at = 0; at < r->cols;
+         at += BLOCK, panel += pvl_packings[PVL_PACK_Q8W].panel_bytes) {
+        for (size_t lane = 0; lane < r->lanes; lane++) {
+            int8_t *block = q + lane * BLOCK;
+            pvl_dtype_dequantize(r->type, x, row_of(r, lane) + at * t->block_bytes, BLOCK);
+            scale[lane] = largest(x, BLOCK) / 127.0f;
+            round_to(block, x, BLOCK, scale[lane]);
+            sum[lane] = -PVL_Q8_ZERO * sum_of(block, BLOCK);
+        }
+        memcpy(panel, scale, sizeof scale);
+        memcpy(panel + sizeof scale, sum, sizeof sum);
+        spread(panel + sizeof scale + sizeof sum, q, BLOCK);
     }
 }
 
@@ -224,35 +238,44 @@ static void block_q4(uint8_t q[PVL_BLOCK], uint16_t *d, uint16_t *m_eighth, pvl_
     }
 }
 
-static void pack_q4(unsigned char *panel, size_t lane, pvl_dtype type, const unsigned char *row,
-                    size_t cols, pvl_packing packing) {
-    size_t head = packing == PVL_PACK_Q4M ? 4 * PVL_PANEL : 2 * PVL_PANEL;
-    unsigned shift = lane < 4 ? 0 : 4;
-    unsigned mask = 0xF0u >> shift;
-    for (size_t i = 0; i < cols / PVL_BLOCK; i++, panel += pvl_packings[packing].panel_bytes) {
-        uint8_t q[PVL_BLOCK];
-        uint16_t d, m;
-        block_q4(q, &d, &m, type, row, i);
-        store_u16(panel + 2 * lane, d);
+static void pack_q4(unsigned char *panel, const struct rows *r, pvl_packing packing) {
+    enum { HALF = PVL_PANEL / 2 };
+    uint8_t q[PVL_PANEL][PVL_BLOCK] = {{0}};
+    uint16_t scale[PVL_PANEL] = {0}, minimum[PVL_PANEL] = {0};
+    size_t head = packing == PVL_PACK_Q4M ? sizeof scale + sizeof minimum : sizeof scale;
+    for (size_t i = 0; i < r->cols / PVL_BLOCK; i++, panel += pvl_packings[packing].panel_bytes) {
+        for (size_t lane = 0; lane < r->lanes; lane++)
+            block_q4(q[lane], &scale[lane], &minimum[lane], r->type, row_of(r, lane), i);
+        memcpy(panel, scale, sizeof scale);
         if (packing == PVL_PACK_Q4M)
-            store_u16(panel + 2 * PVL_PANEL + 2 * lane, m);
-        unsigned char *steps = panel + head + lane % 4 * PVL_STEP;
-        for (size_t k = 0; k < PVL_BLOCK; k++) {
-            unsigned char *byte = steps + k / PVL_STEP * 16 + k % PVL_STEP;
-            *byte = (unsigned char)((*byte & mask) | (unsigned)q[k] << shift);
+            memcpy(panel + sizeof scale, minimum, sizeof minimum);
+        uint8_t pairs[HALF][PVL_BLOCK];
+        for (size_t l = 0; l < HALF; l++) {
+            for (size_t k = 0; k < PVL_BLOCK; k++)
+                pairs[l][k] = (uint8_t)(q[l][k] | q[l + HALF][k] << 4);
+        }
+        unsigned char *steps = panel + head;
+        for (size_t k = 0; k < PVL_BLOCK; k += PVL_STEP) {
+            for (size_t l = 0; l < HALF; l++, steps += PVL_STEP)
+                memcpy(steps, pairs[l] + k, PVL_STEP);
         }
     }
 }
 
-static void pack_f32(unsigned char *panel, size_t lane, pvl_dtype type, const unsigned char *row,
-                     size_t cols) {
-    const pvl_dtype_traits *t = pvl_dtype_find((uint32_t)type);
-    float x[PVL_SUPER_BLOCK];
-    for (size_t at = 0; at < cols; at += PVL_SUPER_BLOCK) {
-        size_t n = cols - at < PVL_SUPER_BLOCK ? cols - at : PVL_SUPER_BLOCK;
-        pvl_dtype_dequantize(type, x, row + at / t->block_length * t->block_bytes, n);
-        for (size_t i = 0; i < n; i++, panel += 4 * PVL_PANEL)
-            store_f32(panel + 4 * lane, x[i]);
+static void pack_f32(unsigned char *panel, const struct rows *r) {
+    const pvl_dtype_traits *t = pvl_dtype_find((uint32_t)r->type);
+    float x[PVL_SUPER_BLOCK], zero[PVL_PANEL] = {0};
+    for (size_t at = 0; at < r->cols; at += PVL_SUPER_BLOCK) {
+        size_t n = r->cols - at < PVL_SUPER_BLOCK ? r->cols - at : PVL_SUPER_BLOCK;
+        for (size_t i = 0; r->lanes < PVL_PANEL && i < n; i++)
+            memcpy(panel + i * sizeof zero, zero, sizeof zero);
+        for (size_t lane = 0; lane < r->lanes; lane++) {
+            const unsigned char *src = row_of(r, lane) + at / t->block_length * t->block_bytes;
+            pvl_dtype_dequantize(r->type, x, src, n);
+            for (size_t i = 0; i < n; i++)
+                memcpy(panel + (i * PVL_PANEL + lane) * sizeof *x, x + i, sizeof *x);
+        }
+        panel += n * sizeof zero;
     }
 }
 
@@ -264,28 +287,28 @@ static unsigned char *panel_of(const pvl_matrix *m, size_t row) {
 void pvl_matrix_set_rows(const pvl_matrix *m, size_t first, size_t count, const void *src) {
     const pvl_dtype_traits *t = pvl_dtype_find((uint32_t)m->file_type);
     pvl_packing packing = pvl_matrix_packing(m);
-    size_t row_bytes = m->cols / t->block_length * t->block_bytes;
-    const unsigned char *row = src;
-    for (size_t r = first; r < first + count; r++, row += row_bytes) {
-        unsigned char *panel = panel_of(m, r);
-        size_t lane = r % PVL_PANEL;
-        if (lane == 0 && m->rows - r < PVL_PANEL) {
-            memset(panel, 0, m->cols / m->block * pvl_packings[packing].panel_bytes);
-        }
+    struct rows r = {.type = m->file_type,
+                     .first = src,
+                     .row_bytes = m->cols / t->block_length * t->block_bytes,
+                     .cols = m->cols};
+    for (size_t row = first; row < first + count; row += PVL_PANEL) {
+        unsigned char *panel = panel_of(m, row);
+        r.lanes = first + count - row < PVL_PANEL ? first + count - row : PVL_PANEL;
         switch (packing) {
         case PVL_PACK_Q8:
-            pack_q8(panel, lane, m->file_type, row, m->cols);
+            pack_q8(panel, &r);
             break;
         case PVL_PACK_Q8W:
-            pack_q8w(panel, lane, m->file_type, row, m->cols);
+            pack_q8w(panel, &r);
             break;
         case PVL_PACK_Q4:
         case PVL_PACK_Q4M:
-            pack_q4(panel, lane, m->file_type, row, m->cols, packing);
+            pack_q4(panel, &r, packing);
             break;
         default:
-            pack_f32(panel, lane, m->file_type, row, m->cols);
+            pack_f32(panel, &r);
         }
+        r.first += PVL_PANEL * r.row_bytes;
     }
 }
 

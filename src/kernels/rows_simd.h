@@ -8,18 +8,17 @@
  * smooth in x^2, so a polynomial and the logistic function give GELU with an absolute error below
  * 6e-7 (fitted on |x| <= 5.6, behind which Phi is 0 or 1 to 1e-8). */
 PVL_INLINE v128_t gelu4(v128_t x) {
-    const v128_t edge = wasm_f32x4_splat(5.6f);
+    const v128_t edge = PVL_LANES(gelu.edge);
     v128_t u = wasm_f32x4_pmin(edge, wasm_f32x4_pmax(wasm_f32x4_neg(edge), x)),
            t = wasm_f32x4_mul(u, u);
-    v128_t p = madd4(t, wasm_f32x4_splat(3.6112315360270486e-9f),
-                     wasm_f32x4_splat(-2.6689275500757503e-7f));
-    p = madd4(p, t, wasm_f32x4_splat(7.938218004710507e-6f));
-    p = madd4(p, t, wasm_f32x4_splat(-0.00011048030864913017f));
-    p = madd4(p, t, wasm_f32x4_splat(-6.626000686082989e-5f));
-    p = madd4(p, t, wasm_f32x4_splat(0.07266856729984283f));
-    p = madd4(p, t, wasm_f32x4_splat(1.5957684516906738f));
+    v128_t p = madd4(t, PVL_LANES(gelu.p[0]), PVL_LANES(gelu.p[1]));
+    p = madd4(p, t, PVL_LANES(gelu.p[2]));
+    p = madd4(p, t, PVL_LANES(gelu.p[3]));
+    p = madd4(p, t, PVL_LANES(gelu.p[4]));
+    p = madd4(p, t, PVL_LANES(gelu.p[5]));
+    p = madd4(p, t, PVL_LANES(gelu.p[6]));
     v128_t e = exp4(wasm_f32x4_mul(wasm_f32x4_neg(u), p));
-    return wasm_f32x4_div(x, wasm_f32x4_add(e, wasm_f32x4_splat(1.0f)));
+    return wasm_f32x4_div(x, wasm_f32x4_add(e, PVL_LANES(exp.one)));
 }
 
 /* Four outputs at column c; NaN passes through every step. */
@@ -75,8 +74,7 @@ PVL_INLINE float scale_for(float *inverse, const float *x, size_t n, float top) 
 }
 
 PVL_INLINE v128_t nearest4(const float *x, v128_t inverse, int32_t offset) {
-    v128_t v =
-        wasm_f32x4_add(wasm_f32x4_mul(wasm_v128_load(x), inverse), wasm_f32x4_splat(12582912.0f));
+    v128_t v = wasm_f32x4_add(wasm_f32x4_mul(wasm_v128_load(x), inverse), PVL_LANES(exp.round));
     return wasm_i32x4_sub(v, wasm_i32x4_splat(0x4B400000 - offset));
 }
 
@@ -183,7 +181,7 @@ void NAME(normalize)(float *y, const float *x, const float stats[2], const float
 
 PVL_INLINE v128_t silu_mul4(v128_t x, v128_t x2) {
     v128_t e = exp4(wasm_f32x4_neg(x));
-    return wasm_f32x4_mul(wasm_f32x4_div(x, wasm_f32x4_add(e, wasm_f32x4_splat(1.0f))), x2);
+    return wasm_f32x4_mul(wasm_f32x4_div(x, wasm_f32x4_add(e, PVL_LANES(exp.one))), x2);
 }
 
 void NAME(silu_mul)(float *y, const float *x, const float *x2, size_t n) {

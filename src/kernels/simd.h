@@ -11,6 +11,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kernels/constants.h"
+
 #if defined(__wasm_simd128__)
 #include <wasm_simd128.h>
 #else
@@ -44,6 +46,13 @@
 #define PVL_KEEP_ROLLED
 #endif
 
+/* What lies in memory is read or written on this side of it, not kept in registers across it. */
+#if defined(__GNUC__)
+#define PVL_FENCE __asm__ volatile("" ::: "memory")
+#else
+#define PVL_FENCE ((void)0)
+#endif
+
 PVL_INLINE float load_f32(const unsigned char *p) {
     float v;
     memcpy(&v, p, sizeof v);
@@ -54,8 +63,8 @@ PVL_INLINE float load_f32(const unsigned char *p) {
  * is rebiased by a product with 2^112. */
 PVL_INLINE v128_t load_half4(const unsigned char *p) {
     v128_t h = wasm_i32x4_shl(wasm_i32x4_load16x4(p), 13);
-    h = wasm_v128_and(h, wasm_i32x4_splat((int32_t)0x8FFFE000));
-    return wasm_f32x4_mul(h, wasm_f32x4_splat(0x1p112f));
+    h = wasm_v128_and(h, PVL_LANES(half_bits));
+    return wasm_f32x4_mul(h, PVL_LANES(half_scale));
 }
 
 PVL_INLINE float sum4(v128_t v) {

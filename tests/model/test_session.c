@@ -254,6 +254,58 @@ TEST(a_second_turn_runs_only_what_is_new) {
     pvl_engine_free(e);
 }
 
+TEST(what_is_prepared_is_not_computed_again) {
+    pvl_error err = {0};
+    pvl_engine *e = load_one(fixture, PVL_PRECISION_AUTO, 1);
+    REQUIRE(e != NULL);
+    pvl_session *s = make_session(e, 0), *plain = make_session(e, 0);
+    pvl_image *image = flat_image(60, 40, 90), *other = flat_image(60, 40, 91);
+    pvl_part parts[] = {text_part("This is a picture: "), image_part(NULL), image_part(NULL),
+                        text_part("What is in it?")};
+    pvl_message turn = {PVL_ROLE_USER, parts, 4};
+    pvl_prompt_options options = {.max_tokens = 12, .max_tiles = 2};
+    pvl_stats stats;
+    char answer[4096], expect[4096];
+
+    REQUIRE(pvl_session_prepare(s, &turn, 1, &options, &err) == PVL_OK);
+    pvl_session_get_stats(s, &stats);
+    int ready = stats.context_used;
+    CHECK(ready > 0);
+    CHECK_EQ_INT(pvl_session_next(s, &(pvl_piece){0}, NULL), PVL_E_STATE);
+    CHECK_EQ_INT(pvl_session_prompt(s, &turn, 1, &options, NULL), PVL_E_ARGUMENT);
+    /* Once more costs nothing; a conversation that begins otherwise keeps what is common. */
+    REQUIRE(pvl_session_prepare(s, &turn, 1, &options, &err) == PVL_OK);
+    pvl_session_get_stats(s, &stats);
+    CHECK_EQ_INT(stats.context_used, ready);
+
+    parts[1] = image_part(image);
+    parts[2] = image_part(other);
+    REQUIRE(pvl_session_prompt(s, &turn, 1, &options, &err) == PVL_OK);
+    pvl_session_get_stats(s, &stats);
+    CHECK_EQ_INT(stats.reused_tokens, ready);
+    run_answer(s, answer, sizeof answer);
+    REQUIRE(pvl_session_prompt(plain, &turn, 1, &options, &err) == PVL_OK);
+    run_answer(plain, expect, sizeof expect);
+    CHECK_STR(answer, expect);
+
+    /* Behind pictures that are known, up to the one that is not. */
+    parts[2] = image_part(NULL);
+    REQUIRE(pvl_session_prepare(s, &turn, 1, &options, &err) == PVL_OK);
+    pvl_session_get_stats(s, &stats);
+    CHECK(stats.context_used > ready);
+    CHECK_EQ_INT(stats.tiles, 0);
+    parts[2] = image_part(other);
+    REQUIRE(pvl_session_prompt(s, &turn, 1, &options, &err) == PVL_OK);
+    run_answer(s, answer, sizeof answer);
+    CHECK_STR(answer, expect);
+
+    pvl_image_free(image);
+    pvl_image_free(other);
+    pvl_session_free(s);
+    pvl_session_free(plain);
+    pvl_engine_free(e);
+}
+
 TEST(threads_do_not_change_a_bit) {
     float *first = NULL;
     golden g;
@@ -480,6 +532,7 @@ TEST(user_text_forges_nothing) {
 
 TEST_MAIN(CASE(tokens_of_the_reference), CASE(phi3_takes_the_list_that_fits),
           CASE(every_kernel_set), CASE(a_second_turn_runs_only_what_is_new),
-          CASE(threads_do_not_change_a_bit), CASE(cancelled_anywhere_and_usable_afterwards),
+          CASE(what_is_prepared_is_not_computed_again), CASE(threads_do_not_change_a_bit),
+          CASE(cancelled_anywhere_and_usable_afterwards),
           CASE(stops_at_strings_lengths_and_the_context),
           CASE(bad_prompts_say_why_and_cost_nothing), CASE(user_text_forges_nothing))

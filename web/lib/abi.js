@@ -33,6 +33,7 @@ export const IMPORTS = Object.freeze([
   'pvl_image_free',
   'pvl_session_new',
   'pvl_session_free',
+  'pvl_session_prepare',
   'pvl_session_prompt',
   'pvl_session_next',
   'pvl_session_cancel_flag',

@@ -462,6 +462,24 @@ export class Runtime {
    * @param {ChatOptions} options
    */
   prompt(messages, options) {
+    this.#pose('pvl_session_prompt', messages, options);
+  }
+
+  /**
+   * Computes what a prompt will begin with, up to the first new picture (`image: 0` for one that is still to come).
+   * @param {WireMessage[]} messages
+   * @param {ChatOptions} options
+   */
+  prepare(messages, options) {
+    this.#pose('pvl_session_prepare', messages, options);
+  }
+
+  /**
+   * @param {'pvl_session_prompt' | 'pvl_session_prepare'} verb
+   * @param {WireMessage[]} messages
+   * @param {ChatOptions} options
+   */
+  #pose(verb, messages, options) {
     const { abi } = this;
     const c = abi.constants;
     /** @type {number[]} */
@@ -513,7 +531,7 @@ export class Runtime {
         stop: stop.length ? stops : 0,
         stop_count: stop.length,
       });
-      abi.call('pvl_session_prompt', this.session, list, messages.length, at);
+      abi.call(verb, this.session, list, messages.length, at);
     } finally {
       for (const at of owned) abi.free(at);
     }

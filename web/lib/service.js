@@ -113,6 +113,11 @@ export function serve({ port, openStore, stillWanted, openPath }) {
       });
       if (mine !== generation) throw aborted();
       runtime = made;
+      const parts = made.info().hasVision ? [{ image: 0 }] : [{ text: '.' }];
+      setTimeout(() => {
+        if (runtime === made && running.size === 0)
+          void beginning(made, [{ role: 'user', parts }], {}, () => false);
+      });
       const { manifest } = result;
       return {
         info: {
@@ -177,6 +182,27 @@ export function serve({ port, openStore, stillWanted, openPath }) {
   }
 
   /**
+   * Computes the text before the first picture: while the browser decodes pictures, or before there is a question. The
+   * engine's code is then also compiled for speed. What is wrong with the messages the prompt itself will say.
+   * @param {Runtime} engine
+   * @param {import('./runtime.js').WireMessage[]} messages
+   * @param {any} options
+   * @param {() => boolean} stopped
+   */
+  async function beginning(engine, messages, options, stopped) {
+    await new Promise((go) => setTimeout(go)); // what was started gets under way
+    if (stopped()) return;
+    engine.shouldStop = stopped;
+    try {
+      engine.prepare(messages, options);
+    } catch (error) {
+      if (!(error instanceof PocketVLError)) throw error;
+    } finally {
+      engine.shouldStop = () => false;
+    }
+  }
+
+  /**
    * @param {any} args
    * @param {AbortSignal} signal
    * @param {(value: any) => void} tell
@@ -195,21 +221,26 @@ export function serve({ port, openStore, stillWanted, openPath }) {
     };
     try {
       tell({ progress: { stage: 'image', done: 0, total: args.images.length } });
-      await takePictures(engine, args.images, signal);
+      /** @returns {import('./runtime.js').WireMessage[]} with 0 for pictures that are not decoded yet */
+      const wire = () =>
+        args.messages.map((/** @type {any} */ message) => ({
+          role: message.role,
+          parts: message.parts.map((/** @type {any} */ part) =>
+            'picture' in part ? { image: pictures.get(part.picture)?.image ?? 0 } : part,
+          ),
+        }));
+      const coming = takePictures(engine, args.images, signal);
+      if (args.images.some((/** @type {any} */ { key }) => !pictures.has(key))) {
+        coming.catch(() => {}); // it is told below
+        await beginning(engine, wire(), args.options, stopped);
+      }
+      await coming;
       const imageMs = performance.now() - begun;
       /** @type {Map<number, {width: number, height: number}>} */
       const sizes = new Map();
       for (const { key } of args.images) {
         sizes.set(key, engine.imageSize(/** @type {any} */ (pictures.get(key)).image));
       }
-      const messages = args.messages.map((/** @type {any} */ message) => ({
-        role: message.role,
-        parts: message.parts.map((/** @type {any} */ part) =>
-          'picture' in part
-            ? { image: /** @type {any} */ (pictures.get(part.picture)).image }
-            : part,
-        ),
-      }));
       if (stopped()) throw aborted();
       let told = 0;
       engine.shouldStop = stopped;
@@ -219,7 +250,7 @@ export function serve({ port, openStore, stillWanted, openPath }) {
         told = now;
         tell({ progress: step });
       };
-      engine.prompt(messages, args.options);
+      engine.prompt(wire(), args.options);
       let firstToken = 0;
       let pieces = 0;
       const answer = engine.answer(signal);
