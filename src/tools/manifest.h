@@ -2,8 +2,12 @@
  *
  *   {"format": 1, "name", "title", "license", "template",
  *    "files": [{"name", "bytes", "chunks": [{"bytes", "sha256"}]}],
- *    "settings": {"maxTiles", "context", "maxTokens", "temperature"},
- *    "memory": {"context", "weights", "kvCache", "scratch", "peakLoad"}}       (when it is known)
+ *    "settings": {"maxTiles", "context", "maxTokens", "temperature", "kvType"},
+ *    "memory": {"context", "weights", "kvCache", "kvCacheQ8", "scratch", "peakLoad"}}   (when
+ * known)
+ *
+ * kvType is "q8" where a page could not hold the model with keys and values as floats, else left
+ * out.
  */
 #ifndef PVL_TOOLS_MANIFEST_H
 #define PVL_TOOLS_MANIFEST_H
@@ -17,6 +21,7 @@ typedef struct pvl_manifest {
     size_t file_count;
     int max_tiles, context, max_tokens;
     const pvl_memory *memory; /* NULL = left out */
+    uint64_t kv_cache_q8;     /* what the 8-bit form of memory->kv_cache takes */
 } pvl_manifest;
 
 /* The text, free with free(); NULL without memory. The same manifest gives the same bytes. */
