@@ -81,7 +81,7 @@ static pvl_status read_dynamic_rope(pvl_llm_config *c, const pvl_gguf *g, pvl_er
                       PVL_MAX_CONTEXT, err));
     double reach = (double)c->original_context * (double)c->dynamic_factor;
     if (reach > (double)c->context)
-        c->context = reach < PVL_MAX_CONTEXT ? (size_t)reach : PVL_MAX_CONTEXT;
+        c->context = reach < (double)(size_t)PVL_MAX_CONTEXT ? (size_t)reach : PVL_MAX_CONTEXT;
     return PVL_OK;
 }
 

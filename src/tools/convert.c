@@ -214,6 +214,9 @@ static pvl_status write_manifest(run *r, pvl_error *err) {
     const char *license = r->o->license          ? r->o->license
                           : r->config.license[0] ? r->config.license
                                                  : NULL;
+    size_t longest = r->config.context;
+    if (r->config.dynamic_factor > 1)
+        longest = (size_t)((double)longest * r->config.dynamic_factor);
     bool known = estimate(r, &memory, &kv_cache_q8, context);
     pvl_manifest m = {.name = r->name,
                       .title = r->o->title ? r->o->title : r->name,
@@ -223,6 +226,7 @@ static pvl_status write_manifest(run *r, pvl_error *err) {
                       .file_count = r->output.count,
                       .max_tiles = 1,
                       .context = (int)context,
+                      .context_length = (int)longest,
                       .max_tokens = DEFAULT_TOKENS,
                       .memory = known ? &memory : NULL,
                       .kv_cache_q8 = kv_cache_q8};

@@ -104,9 +104,10 @@ char *pvl_manifest_text(const pvl_manifest *m) {
                needs_q8(m->memory) ? ",\n    \"kvType\": \"q8\"" : "");
     if (m->memory) {
         put_format(&t,
-                   ",\n  \"memory\": {\n    \"context\": %d,\n    \"weights\": %llu,\n    "
+                   ",\n  \"memory\": {\n    \"context\": %d,\n    \"contextLength\": %d,\n    "
+                   "\"weights\": %llu,\n    "
                    "\"kvCache\": %llu,\n    \"kvCacheQ8\": %llu,\n",
-                   m->context, (unsigned long long)m->memory->weights,
+                   m->context, m->context_length, (unsigned long long)m->memory->weights,
                    (unsigned long long)m->memory->kv_cache, (unsigned long long)m->kv_cache_q8);
         put_format(&t, "    \"scratch\": %llu,\n    \"peakLoad\": %llu\n  }",
                    (unsigned long long)m->memory->scratch,
