@@ -364,6 +364,34 @@ TEST(missing_files) {
         check_refused(&f, folder, cases[i].code, cases[i].piece, __LINE__);
     }
     check_refused(&f, "no/such/folder", PVL_E_IO, "is not a folder", __LINE__);
+    /* A base model's tokenizer beside InternVL's weights: too few tokens, and too many. */
+    snprintf(folder, sizeof folder, "%s/spoiled", f.path);
+    folder_remove_tree(folder);
+    copy_folder(fixture("internlm2"), folder);
+    snprintf(path, sizeof path, "%s/added_tokens.json", folder);
+    remove(path);
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", folder);
+    write_text(path, "{\"tokenizer_class\": \"InternLM2Tokenizer\"}");
+    check_refused(&f, folder, PVL_E_MODEL, "no special token \"<|im_start|>\"", __LINE__);
+    write_text(path,
+               "{\"added_tokens_decoder\": {\"345\": {\"content\": \"<|im_end|>\", "
+               "\"special\": true}, \"346\": {\"content\": \"<|im_start|>\", \"special\": true}}}");
+    check_refused(&f, folder, PVL_E_MODEL, "<IMG_CONTEXT> is missing", __LINE__);
+    folder_remove_tree(folder);
+    copy_folder(fixture("qwen2"), folder);
+    static const char *const files[] = {"vocab.json", "merges.txt", "added_tokens.json",
+                                        "tokenizer_config.json"};
+    for (size_t i = 0; i < 4; i++) {
+        size_t bytes;
+        snprintf(path, sizeof path, "tests/fixtures/hf/internvl3/%s", files[i]);
+        unsigned char *other = test_read_file(path, &bytes);
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        if (other)
+            write_bytes(path, other, bytes);
+        free(other);
+    }
+    check_refused(&f, folder, PVL_E_MODEL, "has the id 388, but the embedding has 388 rows",
+                  __LINE__);
     /* A value that is no number, in the last tensor's bytes (BF16 infinity). */
     snprintf(folder, sizeof folder, "%s/spoiled", f.path);
     folder_remove_tree(folder);
@@ -400,6 +428,25 @@ TEST(disk_full) {
         CHECK_EQ_INT(status, PVL_E_IO);
         CHECK_CONTAINS(err.message, "cannot be written");
         CHECK_EQ_UINT(count_files(out, ""), 0);
+        /* One file, and quantize, the same. */
+        const char *file = folder_file(&f, "full/one.gguf");
+        REQUIRE(setrlimit(RLIMIT_FSIZE, &small) == 0);
+        o.out = file;
+        err = (pvl_error){0};
+        status = pvl_convert(&o, &err);
+        pvl_quantize_options q = {.in = "tests/fixtures/model/qwen2.gguf",
+                                  .out = file,
+                                  .mix = pvl_mix_default(PVL_DTYPE_Q8_0),
+                                  .threads = 1,
+                                  .quiet = true};
+        pvl_error other = {0};
+        pvl_status quantized = pvl_quantize(&q, &other);
+        setrlimit(RLIMIT_FSIZE, &before);
+        CHECK_EQ_INT(status, PVL_E_IO);
+        CHECK_CONTAINS(err.message, "one.gguf cannot be written");
+        CHECK_EQ_INT(quantized, PVL_E_IO);
+        CHECK_CONTAINS(other.message, "one.gguf cannot be written");
+        CHECK_EQ_UINT(count_files(folder_file(&f, "full"), ""), 0);
     }
     folder_end(&f);
 }
