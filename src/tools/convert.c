@@ -390,6 +390,7 @@ static const char usage[] =
     "                      default mixture (after --type)\n"
     "  --shard-size SIZE   split into files of at most so much data: 64M (default), 0 = whole "
     "files\n"
+    "                      (pages read both; llama.cpp wants the mmproj whole)\n"
     "  --vocab-only        the tokenizer alone, into OUT.gguf\n"
     "  --name NAME         default: the folder's name; also --title TEXT, --license TEXT\n"
     "  --threads N         default: all processors\n"

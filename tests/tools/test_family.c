@@ -139,4 +139,32 @@ TEST(internvl2_5_and_3) {
     folder_end(&f);
 }
 
-TEST_MAIN(CASE(internvl2), CASE(internvl2_5_and_3))
+/* Attention over a window is not computed: a window that the context outgrows ends it; Phi-3's, as
+ * published, is longer than the context. */
+TEST(a_window_ends_the_context) {
+    test_folder f;
+    REQUIRE(folder_make(&f));
+    char folder[FOLDER_PATH + 32], config[FOLDER_PATH + 64], out[FOLDER_PATH + 32];
+    snprintf(folder, sizeof folder, "%s/phi3", f.path);
+    snprintf(config, sizeof config, "%s/config.json", folder);
+    snprintf(out, sizeof out, "%s/model.gguf", f.path);
+    copy_folder("tests/fixtures/hf/phi3", folder);
+    for (int i = 0; i < 2; i++) {
+        pvl_convert_options o = {.folder = folder,
+                                 .out = out,
+                                 .mix = pvl_mix_default(PVL_DTYPE_Q8_0),
+                                 .threads = 1,
+                                 .quiet = true};
+        pvl_error err = {0};
+        CHECK_MSG(pvl_convert(&o, &err) == PVL_OK, "%s", err.message);
+        pvl_engine *e = load(out);
+        REQUIRE(e != NULL);
+        CHECK_EQ_UINT(e->model.llm.context, i ? 100 : 4096);
+        pvl_engine_free(e);
+        if (i == 0)
+            edit_file(config, "\"sliding_window\": 262144", "\"sliding_window\": 100");
+    }
+    folder_end(&f);
+}
+
+TEST_MAIN(CASE(internvl2), CASE(internvl2_5_and_3), CASE(a_window_ends_the_context))
