@@ -6,8 +6,8 @@
 typedef struct lists {
     pvl_span *tokens, *merges; /* views into the head */
     float *scores;
-    int32_t *types, *rstrip;
-    size_t token_count, merge_count, score_count, type_count, rstrip_count;
+    int32_t *types, *rstrip, *stops;
+    size_t token_count, merge_count, score_count, type_count, rstrip_count, stop_count;
 } lists;
 
 static const char rstrip_key[] = "pocketvl.tokenizer.rstrip_ids",
@@ -19,6 +19,7 @@ static void free_lists(const pvl_allocator *a, lists *v) {
     pvl_free(a, v->scores);
     pvl_free(a, v->types);
     pvl_free(a, v->rstrip);
+    pvl_free(a, v->stops);
 }
 
 static pvl_status read_spans(pvl_span **out, size_t *count, const pvl_gguf *g,
@@ -40,6 +41,7 @@ static pvl_status read_lists(lists *v, const pvl_gguf *g, const pvl_allocator *a
     PVL_TRY(pvl_gguf_array_f32(g, "tokenizer.ggml.scores", &v->scores, &v->score_count, err));
     PVL_TRY(pvl_gguf_array_i32(g, "tokenizer.ggml.token_type", &v->types, &v->type_count, err));
     PVL_TRY(pvl_gguf_array_i32(g, rstrip_key, &v->rstrip, &v->rstrip_count, err));
+    PVL_TRY(pvl_gguf_array_i32(g, "pocketvl.tokenizer.stop_ids", &v->stops, &v->stop_count, err));
     if (v->token_count == 0)
         return pvl_fail(err, PVL_E_MODEL,
                         "%s: tokenizer.ggml.tokens is missing: this file has no tokenizer.",
@@ -98,7 +100,9 @@ static pvl_status make(pvl_tokenizer **out, const pvl_gguf *g, const lists *v,
                        .add_space_prefix = !bpe,
                        /* Absent: the default of the kind; present and empty: none. */
                        .rstrip_ids = pvl_gguf_has(g, rstrip_key) && !v->rstrip ? &none : v->rstrip,
-                       .rstrip_count = v->rstrip_count};
+                       .rstrip_count = v->rstrip_count,
+                       .stop_ids = v->stops,
+                       .stop_count = v->stop_count};
     pvl_gguf_bool(g, "tokenizer.ggml.add_bos_token", &vocab.add_bos);
     pvl_gguf_bool(g, "tokenizer.ggml.add_space_prefix", &vocab.add_space_prefix);
     return pvl_tokenizer_new(out, a, &vocab, err);

@@ -327,6 +327,8 @@ TEST(one_thing_wrong) {
     WRONG("qwen2", "config.json", "\"hidden_size\": 64", "\"hidden_size\": \"x\"", PVL_E_FORMAT,
           "hidden_size");
     WRONG("qwen2", "config.json", "{", "{,", PVL_E_FORMAT, "line 1");
+    WRONG("qwen2", "generation_config.json", "378", "388", PVL_E_MODEL, "end at the id 388");
+    WRONG("qwen2", "generation_config.json", "378", "\"x\"", PVL_E_FORMAT, "eos_token_id");
     WRONG("qwen2", "merges.txt", "\n", "\nabc\n", PVL_E_FORMAT, "merges.txt: line 2");
     WRONG("qwen2", "added_tokens.json", "<img>", "<pic>", PVL_E_MODEL, "<pic>");
     WRONG("internlm2", "tokenizer.model", "<unk>", "<un", PVL_E_FORMAT, "no SentencePiece model");

@@ -167,4 +167,33 @@ TEST(a_window_ends_the_context) {
     folder_end(&f);
 }
 
-TEST_MAIN(CASE(internvl2), CASE(internvl2_5_and_3), CASE(a_window_ends_the_context))
+/* What generation_config.json names ends answers too, if it is an added token: </box> is one, 5 is
+ * a letter. */
+TEST(ends_of_generation_config) {
+    test_folder f;
+    REQUIRE(folder_make(&f));
+    char folder[FOLDER_PATH + 32], file[FOLDER_PATH + 64], out[FOLDER_PATH + 32];
+    snprintf(folder, sizeof folder, "%s/qwen2", f.path);
+    snprintf(file, sizeof file, "%s/generation_config.json", folder);
+    snprintf(out, sizeof out, "%s/model.gguf", f.path);
+    copy_folder("tests/fixtures/hf/qwen2", folder);
+    write_text(file, "{\"eos_token_id\": [378, 387, 5]}");
+    pvl_convert_options o = {.folder = folder,
+                             .out = out,
+                             .mix = pvl_mix_default(PVL_DTYPE_Q8_0),
+                             .threads = 1,
+                             .quiet = true};
+    pvl_error err = {0};
+    CHECK_MSG(pvl_convert(&o, &err) == PVL_OK, "%s", err.message);
+    pvl_engine *e = load(out);
+    REQUIRE(e != NULL);
+    CHECK(pvl_tokenizer_is_eog(e->tokenizer, 378));
+    CHECK(pvl_tokenizer_is_eog(e->tokenizer, 387));
+    CHECK(!pvl_tokenizer_is_eog(e->tokenizer, 386));
+    CHECK(!pvl_tokenizer_is_eog(e->tokenizer, 5));
+    pvl_engine_free(e);
+    folder_end(&f);
+}
+
+TEST_MAIN(CASE(internvl2), CASE(ends_of_generation_config), CASE(internvl2_5_and_3),
+          CASE(a_window_ends_the_context))
