@@ -143,6 +143,79 @@ TEST(equals_the_fixtures) {
     folder_end(&f);
 }
 
+/* tokenizer.json from vocab.json, merges.txt and added_tokens.json: pairs as one text, or as two.
+ */
+static void write_tokenizer_json(const char *path, bool pairs) {
+    size_t n;
+    char *vocab = (char *)test_read_file("tests/fixtures/hf/qwen2/vocab.json", &n),
+         *merges = (char *)test_read_file("tests/fixtures/hf/qwen2/merges.txt", &n);
+    cJSON *added = NULL;
+    pvl_error err = {0};
+    CHECK_EQ_INT(pvl_json_read(&added, "tests/fixtures/hf/qwen2/added_tokens.json", 1 << 20, &err),
+                 PVL_OK);
+    FILE *f = fopen(path, "wb");
+    REQUIRE(vocab && merges && added && f);
+    fprintf(f, "{\"model\": {\"vocab\": %s, \"merges\": [", vocab);
+    const char *comma = "";
+    for (char *line = strtok(merges, "\n"); line; line = strtok(NULL, "\n")) {
+        if (strncmp(line, "#version", 8) == 0)
+            continue;
+        fprintf(f, pairs ? "%s[\"" : "%s\"", comma);
+        for (char *p = line; *p; p++) {
+            if (*p == '"' || *p == '\\')
+                fputc('\\', f);
+            if (pairs && *p == ' ')
+                fputs("\", \"", f);
+            else
+                fputc(*p, f);
+        }
+        fputs(pairs ? "\"]" : "\"", f);
+        comma = ",\n";
+    }
+    fputs("]}, \"added_tokens\": [", f);
+    const cJSON *item;
+    cJSON_ArrayForEach(item, added)
+        fprintf(f, "%s{\"id\": %d, \"content\": \"%s\", \"special\": true, \"rstrip\": false}",
+                item == added->child ? "" : ",", item->valueint, item->string);
+    fputs("]}", f);
+    fclose(f);
+    cJSON_Delete(added);
+    free(vocab);
+    free(merges);
+}
+
+TEST(tokenizer_json_says_the_same) {
+    static const char *const keys[] = {"tokenizer.ggml.tokens", "tokenizer.ggml.token_type",
+                                       "tokenizer.ggml.merges", "tokenizer.ggml.eos_token_id"};
+    test_folder f;
+    REQUIRE(folder_make(&f));
+    char folder[FOLDER_PATH * 2], path[FOLDER_PATH * 3];
+    snprintf(folder, sizeof folder, "%s/json", f.path);
+    copy_folder(fixture("qwen2"), folder);
+    static const char *const others[] = {"vocab.json", "merges.txt", "added_tokens.json"};
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, others[i]);
+        remove(path);
+    }
+    snprintf(path, sizeof path, "%s/tokenizer.json", folder);
+    for (int pairs = 0; pairs < 2; pairs++) {
+        pvl_gguf_files a, b;
+        pvl_error err = {0};
+        write_tokenizer_json(path, pairs);
+        pvl_convert_options o = options_for(folder, folder_file(&f, "a.gguf"), PVL_DTYPE_Q8_0);
+        REQUIRE(convert_ok(&o));
+        o = options_for(fixture("qwen2"), folder_file(&f, "b.gguf"), PVL_DTYPE_Q8_0);
+        REQUIRE(convert_ok(&o));
+        REQUIRE(pvl_gguf_files_open(&a, folder_file(&f, "a.gguf"), &err) == PVL_OK &&
+                pvl_gguf_files_open(&b, folder_file(&f, "b.gguf"), &err) == PVL_OK);
+        for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+            check_same_key(a.parts[0].head, b.parts[0].head, keys[i]);
+        pvl_gguf_files_close(&a);
+        pvl_gguf_files_close(&b);
+    }
+    folder_end(&f);
+}
+
 /* ---- the set of files ---- */
 
 static void check_digests(const test_folder *f, const char *folder) {
@@ -544,6 +617,6 @@ TEST(tokens_and_inspect) {
     folder_end(&f);
 }
 
-TEST_MAIN(CASE(equals_the_fixtures), CASE(folder_with_manifest), CASE(one_thing_wrong),
-          CASE(missing_files), CASE(disk_full), CASE(quantize_equals_convert),
-          CASE(tokens_and_inspect))
+TEST_MAIN(CASE(equals_the_fixtures), CASE(tokenizer_json_says_the_same), CASE(folder_with_manifest),
+          CASE(one_thing_wrong), CASE(missing_files), CASE(disk_full),
+          CASE(quantize_equals_convert), CASE(tokens_and_inspect))
