@@ -230,7 +230,7 @@ def vision(folder, ours):
             command("convert", HF / source, out, "--name", source, "--type", kind)
             language, projector = out / f"{source}-{kind}.gguf", out / f"mmproj-{source}-{kind}.gguf"
             moved = rewrite(projector, out / "moved.gguf", lambda name: True, lambda name, data:
-                            np.roll(data, -1, 0) if name == "v.position_embd.weight" else data)
+                            np.roll(data, -1, -2) if name == "v.position_embd.weight" else data)
             want = ours.visual([language, projector], tile, exact=True)
             as_is, theirs = (llama_visual(language, p, rgb) for p in (projector, moved))
             tell(f"mmproj {source} {kind}, {len(want)} values: llama.cpp beside ours", distance(theirs, want), 0.05,
