@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "engine/internal.h"
+#include "engine/vocabulary.h"
 #include "image/tiles.h"
 
 struct pvl_loader {
@@ -14,54 +15,7 @@ struct pvl_loader {
     bool failed;
 };
 
-/* ---- from metadata to tokenizer ---- */
-
-struct vocab_arrays {
-    pvl_span *tokens, *merges; /* views into the head */
-    float *scores;
-    int32_t *types, *rstrip;
-    size_t token_count, merge_count, score_count, type_count, rstrip_count;
-};
-
-static const char rstrip_key[] = "pocketvl.tokenizer.rstrip_ids";
-
-static void free_arrays(const pvl_allocator *a, struct vocab_arrays *v) {
-    pvl_free(a, v->tokens);
-    pvl_free(a, v->merges);
-    pvl_free(a, v->scores);
-    pvl_free(a, v->types);
-    pvl_free(a, v->rstrip);
-}
-
-static pvl_status read_spans(pvl_span **out, size_t *count, const pvl_gguf *g,
-                             const pvl_allocator *a, const char *key, pvl_error *err) {
-    pvl_gguf_string *strings;
-    PVL_TRY(pvl_gguf_array_str(g, key, &strings, count, err));
-    void *p = NULL;
-    pvl_status status = strings ? pvl_malloc(a, &p, *count, sizeof(pvl_span), key, err) : PVL_OK;
-    *out = p;
-    for (size_t i = 0; p && i < *count; i++)
-        (*out)[i] = (pvl_span){strings[i].data, strings[i].bytes};
-    pvl_free(a, strings);
-    return status;
-}
-
-static pvl_status read_arrays(struct vocab_arrays *v, const pvl_gguf *g, const pvl_allocator *a,
-                              pvl_error *err) {
-    PVL_TRY(read_spans(&v->tokens, &v->token_count, g, a, "tokenizer.ggml.tokens", err));
-    PVL_TRY(read_spans(&v->merges, &v->merge_count, g, a, "tokenizer.ggml.merges", err));
-    PVL_TRY(pvl_gguf_array_f32(g, "tokenizer.ggml.scores", &v->scores, &v->score_count, err));
-    PVL_TRY(pvl_gguf_array_i32(g, "tokenizer.ggml.token_type", &v->types, &v->type_count, err));
-    PVL_TRY(pvl_gguf_array_i32(g, rstrip_key, &v->rstrip, &v->rstrip_count, err));
-    if ((v->scores && v->score_count != v->token_count) ||
-        (v->types && v->type_count != v->token_count)) {
-        return pvl_fail(err, PVL_E_MODEL,
-                        "%s: tokenizer.ggml.scores and token_type must have one entry for each of "
-                        "the %zu tokens.",
-                        pvl_gguf_name(g), v->token_count);
-    }
-    return PVL_OK;
-}
+/* ---- the text side ---- */
 
 static pvl_status copy_string(char **out, const pvl_allocator *a, const pvl_gguf *g,
                               const char *key, pvl_error *err) {
@@ -74,45 +28,6 @@ static pvl_status copy_string(char **out, const pvl_allocator *a, const pvl_gguf
     memcpy(p, s.data, s.bytes);
     *out = p;
     return PVL_OK;
-}
-
-static int32_t token_id(const pvl_gguf *g, const char *key, size_t count) {
-    uint32_t id;
-    return pvl_gguf_u32(g, key, &id) && id < count ? (int32_t)id : -1;
-}
-
-static pvl_status make_tokenizer(pvl_engine *e, const pvl_gguf *g, const struct vocab_arrays *v,
-                                 pvl_error *err) {
-    const char *arch = e->model.llm.architecture;
-    bool bpe = pvl_gguf_str_is(g, "tokenizer.ggml.model", "gpt2");
-    if (!bpe && !pvl_gguf_str_is(g, "tokenizer.ggml.model", "llama")) {
-        return pvl_fail(
-            err, PVL_E_UNSUPPORTED,
-            "%s: tokenizer.ggml.model must be gpt2 (byte-level BPE) or llama (SentencePiece).",
-            pvl_gguf_name(g));
-    }
-    static const int32_t none = -1;
-    pvl_vocab vocab = {.kind = bpe                         ? PVL_TOKENIZER_BPE
-                               : strcmp(arch, "phi3") == 0 ? PVL_TOKENIZER_SPM_LLAMA_SLOW
-                                                           : PVL_TOKENIZER_SPM_INTERNLM2,
-                       .count = v->token_count,
-                       .tokens = v->tokens,
-                       .scores = v->scores,
-                       .types = v->types,
-                       .merges = v->merges,
-                       .merge_count = v->merge_count,
-                       .add_bos = !bpe,
-                       .bos = token_id(g, "tokenizer.ggml.bos_token_id", v->token_count),
-                       .eos = token_id(g, "tokenizer.ggml.eos_token_id", v->token_count),
-                       .pad = token_id(g, "tokenizer.ggml.padding_token_id", v->token_count),
-                       .unk = token_id(g, "tokenizer.ggml.unknown_token_id", v->token_count),
-                       .add_space_prefix = !bpe,
-                       /* Absent: the default of the kind; present and empty: none. */
-                       .rstrip_ids = pvl_gguf_has(g, rstrip_key) && !v->rstrip ? &none : v->rstrip,
-                       .rstrip_count = v->rstrip_count};
-    pvl_gguf_bool(g, "tokenizer.ggml.add_bos_token", &vocab.add_bos);
-    pvl_gguf_bool(g, "tokenizer.ggml.add_space_prefix", &vocab.add_space_prefix);
-    return pvl_tokenizer_new(&e->tokenizer, e->allocator, &vocab, err);
 }
 
 /* The template that the file names, else the one that the model was trained with. */
@@ -134,12 +49,7 @@ static pvl_status choose_template(pvl_engine *e, const pvl_gguf *g, pvl_error *e
 }
 
 static pvl_status read_text_side(pvl_engine *e, const pvl_gguf *g, pvl_error *err) {
-    struct vocab_arrays arrays = {0};
-    pvl_status status = read_arrays(&arrays, g, e->allocator, err);
-    if (status == PVL_OK)
-        status = make_tokenizer(e, g, &arrays, err);
-    free_arrays(e->allocator, &arrays);
-    PVL_TRY(status);
+    PVL_TRY(pvl_vocabulary_read(&e->tokenizer, g, e->allocator, err));
     PVL_TRY(choose_template(e, g, err));
     PVL_TRY(copy_string(&e->system_message, e->allocator, g, "pocketvl.system_message", err));
     return copy_string(&e->name, e->allocator, g, "general.name", err);

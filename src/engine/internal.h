@@ -34,12 +34,15 @@ typedef enum pvl_session_state {
     PVL_SESSION_PENDING /* last_token was given out and not yet run */
 } pvl_session_state;
 
+/* Keys of several rotations: good for going on, not for another prompt. */
+#define PVL_ROTATION_MIXED SIZE_MAX
+
 struct pvl_session {
     pvl_engine *engine;
     const pvl_allocator *allocator;
     size_t context, batch;
     pvl_kvcache cache;
-    bool long_factors;        /* the rotation that the cache was made with */
+    size_t rotation; /* that the cache was made with: pvl_llm_rotation, or PVL_ROTATION_MIXED */
     unsigned char *workspace; /* of the larger of a tile and a batch */
     size_t workspace_bytes;
     float *rows;   /* [batch, hidden] */

@@ -319,7 +319,7 @@ static pvl_status prefill(pvl_session *s, const pvl_prompt *prompt, const pvl_pr
                              .n = n,
                              .workspace_rows = s->batch,
                              .position = s->filled,
-                             .long_factors = s->long_factors,
+                             .rotation = s->rotation,
                              .want = last ? PVL_LOGITS_LAST : PVL_LOGITS_NONE,
                              .logits = last ? s->logits : NULL};
         PVL_TRY(pvl_llm_forward(&run, m, &s->cache, &step, err));
@@ -500,15 +500,15 @@ static pvl_status run_prompt(pvl_session *s, const pvl_prompt *prompt,
                         "fewer tiles or start anew.",
                         total, s->context);
     }
-    /* Phi-3 turns by one of two lists, by the length that prompt and answer may reach; a cache made
-     * with the other list is of no use. */
+    /* Phi-3 turns by one of two lists, by the length that prompt and answer may reach, others by a
+     * base that follows the length of the prompt; a cache made another way is of no use. */
     size_t reach = o->max_tokens && (size_t)o->max_tokens < s->context - total
                        ? total + (size_t)o->max_tokens
                        : s->context;
-    bool long_factors = l->original_context && reach > l->original_context;
-    if (long_factors != s->long_factors)
+    size_t rotation = pvl_llm_rotation(l, l->dynamic_factor > 0.0f ? total : reach);
+    if (rotation != s->rotation)
         s->filled = 0;
-    s->long_factors = long_factors;
+    s->rotation = rotation;
 
     size_t same = common_prefix(s, prompt, images);
     if (same == total)
@@ -621,11 +621,16 @@ pvl_status pvl_session_run_pending(pvl_session *s, pvl_error *err) {
     double start = pvl_now_ms();
     pvl_model_embed(m, s->rows, (size_t)s->last_token);
     pvl_run run = make_run(s, false);
+    /* As the reference does: a growing base turns the new key, those in the cache stay. */
+    size_t rotation =
+        m->llm.dynamic_factor > 0.0f ? pvl_llm_rotation(&m->llm, s->filled + 1) : s->rotation;
+    if (rotation != s->rotation)
+        s->rotation = PVL_ROTATION_MIXED;
     pvl_llm_step step = {.rows = s->rows,
                          .n = 1,
                          .workspace_rows = s->batch,
                          .position = s->filled,
-                         .long_factors = s->long_factors,
+                         .rotation = rotation,
                          .want = PVL_LOGITS_LAST,
                          .logits = s->logits};
     PVL_TRY(pvl_llm_forward(&run, m, &s->cache, &step, err));

@@ -70,6 +70,21 @@ static pvl_status check_heads(const pvl_gguf *g, size_t hidden, size_t heads, si
     return PVL_OK;
 }
 
+/* "Dynamic NTK", which llama.cpp's keys cannot say: the base grows with what goes beyond the length
+ * of training, up to `factor` times that length. */
+static pvl_status read_dynamic_rope(pvl_llm_config *c, const pvl_gguf *g, pvl_error *err) {
+    PVL_TRY(
+        read_float(&c->dynamic_factor, g, "pocketvl.rope.dynamic_factor", 0.0f, 0.0f, 64.0f, err));
+    if (c->dynamic_factor <= 0.0f)
+        return PVL_OK;
+    PVL_TRY(read_size(&c->original_context, g, "pocketvl.rope.original_context", c->context,
+                      PVL_MAX_CONTEXT, err));
+    double reach = (double)c->original_context * (double)c->dynamic_factor;
+    if (reach > (double)c->context)
+        c->context = reach < (double)(size_t)PVL_MAX_CONTEXT ? (size_t)reach : PVL_MAX_CONTEXT;
+    return PVL_OK;
+}
+
 pvl_status pvl_llm_config_read(pvl_llm_config *out, const pvl_gguf *g, pvl_error *err) {
     pvl_llm_config c = {0};
     pvl_gguf_string arch = {0};
@@ -119,13 +134,6 @@ pvl_status pvl_llm_config_read(pvl_llm_config *out, const pvl_gguf *g, pvl_error
             "%s: only %zu of %zu dimensions of a head are rotated, which no InternVL model does.",
             pvl_gguf_name(g), rotated, c.head_dim);
     }
-    /* A window at least as long as the context masks nothing. */
-    size_t window;
-    PVL_TRY(read_size(&window, g, arch_key(&k, "attention.sliding_window"), c.context,
-                      SIZE_MAX >> 1, err));
-    if (window < c.context)
-        c.context = window;
-
     c.rope_attn_factor = 1.0f;
     if (phi3) {
         bool factors = pvl_gguf_has(g, arch_key(&k, "rope.scaling.attn_factor"));
@@ -136,7 +144,16 @@ pvl_status pvl_llm_config_read(pvl_llm_config *out, const pvl_gguf *g, pvl_error
                               arch_key(&k, "rope.scaling.original_context_length"), 4096,
                               PVL_MAX_CONTEXT, err));
         }
+    } else {
+        PVL_TRY(read_dynamic_rope(&c, g, err));
     }
+    /* A window at least as long as the context masks nothing. */
+    size_t window;
+    PVL_TRY(read_size(&window, g, arch_key(&k, "attention.sliding_window"), c.context,
+                      SIZE_MAX >> 1, err));
+    if (window < c.context)
+        c.context = window;
+
     c.interleaved_qk = !phi3 && !qwen2;
     c.fused_qkv = c.fused_up = phi3;
     c.qkv_bias = qwen2;

@@ -23,10 +23,12 @@ enum {
 typedef struct pvl_llm_config {
     char architecture[16]; /* "qwen2", "internlm2", "llama", "phi3" */
     size_t layers, hidden, heads, kv_heads, head_dim, ffn, vocabulary;
-    size_t context; /* longest sequence that the plain rotation serves */
+    size_t context; /* longest sequence that the rotation serves */
     float rms_eps, rope_theta;
     float rope_attn_factor;  /* on cos and sin; 1 but for Phi-3 */
-    size_t original_context; /* Phi-3: short factors up to here, long ones above; 0 = one list */
+    size_t original_context; /* longer sequences are rotated another way: Phi-3's with its long
+                                list, InternLM2's with a larger base; 0 = all the same way */
+    float dynamic_factor;    /* of that larger base ("dynamic NTK"); 0 = none */
     bool interleaved_qk;     /* rows of q and k are stored for the interleaved rotation: put back at
                                 load */
     bool fused_qkv, fused_up; /* Phi-3: one matrix for q, k, v; gate and up rows in ffn_up */

@@ -89,14 +89,29 @@ bool pvl_llm_workspace(size_t *out, const pvl_model *m, size_t rows, int members
     return !carve.overflow;
 }
 
+size_t pvl_llm_rotation(const pvl_llm_config *config, size_t length) {
+    if (!config->original_context || length <= config->original_context)
+        return 0;
+    return config->dynamic_factor > 0.0f ? length : 1; /* Phi-3's long list is one for all */
+}
+
+static float rope_base(const pvl_llm_config *l, size_t rotation) {
+    if (!rotation || l->dynamic_factor <= 0.0f)
+        return l->rope_theta;
+    double f = (double)l->dynamic_factor, d = (double)l->head_dim;
+    double grown = f * (double)rotation / (double)l->original_context - (f - 1.0);
+    return (float)((double)l->rope_theta * pow(grown, d / (d - 2.0)));
+}
+
 /* The reference computes frequencies and angles in float32; doubles would drift from it at large
  * positions. */
 static void rotations(const struct buffers *b, const pvl_model *m, const pvl_llm_step *step) {
     const pvl_llm_config *l = &m->llm;
-    const float *factors = step->long_factors ? m->rope_long : m->rope_short;
+    const float *factors = step->rotation ? m->rope_long : m->rope_short;
     size_t half = l->head_dim / 2;
+    float theta = rope_base(l, step->rotation);
     for (size_t i = 0; i < half; i++) {
-        float base = powf(l->rope_theta, (float)(2 * i) / (float)l->head_dim);
+        float base = powf(theta, (float)(2 * i) / (float)l->head_dim);
         float inv_freq = 1.0f / (factors ? factors[i] * base : base);
         for (size_t r = 0; r < step->n; r++) {
             float angle = (float)(step->position + r) * inv_freq;

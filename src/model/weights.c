@@ -542,7 +542,7 @@ static pvl_status check_llm(const pvl_model *m, pvl_error *err) {
         return missing("token_embd.weight", -1, err);
     if (!m->final_norm)
         return missing("output_norm.weight", -1, err);
-    if (l->original_context && (!m->rope_long || !m->rope_short)) {
+    if (l->original_context && l->dynamic_factor <= 0.0f && (!m->rope_long || !m->rope_short)) {
         return missing("rope_factors_long.weight or rope_factors_short.weight", -1, err);
     }
     for (size_t i = 0; i < l->layers; i++) {

@@ -604,6 +604,15 @@ static pvl_status fill(pvl_tokenizer *t, const pvl_vocab *v, pvl_error *err) {
     }
     if (t->eos >= 0)
         t->flags[t->eos] |= PVL_T_EOG | PVL_T_HIDDEN;
+    for (size_t i = 0; v->stop_ids && i < v->stop_count; i++) {
+        if (v->stop_ids[i] < 0 || (size_t)v->stop_ids[i] >= v->count)
+            return pvl_fail(err, PVL_E_FORMAT,
+                            "The id %d in pocketvl.tokenizer.stop_ids is outside the vocabulary of "
+                            "%zu tokens.",
+                            (int)v->stop_ids[i], v->count);
+        if (t->flags[v->stop_ids[i]] & PVL_T_ADDED)
+            t->flags[v->stop_ids[i]] |= PVL_T_EOG | PVL_T_HIDDEN;
+    }
     /* An unknown token that ends answers would let a text end the turn. */
     for (int i = 0; i < 256 && (t->unk < 0 || (t->flags[t->unk] & PVL_T_EOG)); i++)
         if (t->byte_ids[i] < 0)

@@ -71,6 +71,9 @@ typedef struct pvl_vocab {
     bool add_space_prefix;     /* SentencePiece's add_dummy_prefix: plain texts begin with U+2581 */
     const int32_t *rstrip_ids; /* [rstrip_count] added tokens after which white space is dropped */
     size_t rstrip_count;
+    const int32_t *stop_ids; /* [stop_count] added tokens that end an answer, beside eos and those
+                                known by name */
+    size_t stop_count;
 } pvl_vocab;
 
 typedef struct pvl_tokenizer pvl_tokenizer;

@@ -16,7 +16,12 @@
 #include "tools/manifest.h"
 #include "tools/pack.h"
 
-enum { HEAD_READ = 8 * 1024 * 1024, DEFAULT_CONTEXT = 4096, DEFAULT_TOKENS = 512 };
+enum {
+    HEAD_READ = 16 * 1024 * 1024,
+    PART_HEAD_READ = 1024 * 1024,
+    DEFAULT_CONTEXT = 4096,
+    DEFAULT_TOKENS = 512
+};
 
 /* Everything of one run. */
 typedef struct run {
@@ -166,15 +171,21 @@ static uint64_t count_values(const pvl_mappings *m) {
 
 /* ---- manifest ---- */
 
-/* What the page will need, from the heads of the files that were just written; left out when it
- * cannot be told. */
-static bool estimate(run *r, pvl_memory *out) {
+/* The first part of a set has all metadata, those behind it names of tensors. */
+static uint64_t head_read(const char *name) {
+    return strstr(name, "-of-") && !strstr(name, "-00001-of-") ? PART_HEAD_READ : HEAD_READ;
+}
+
+/* What the page will need, from the heads of the files that were just written, and the 8-bit form
+ * of the cache; left out when it cannot be told. */
+static bool estimate(run *r, pvl_memory *out, uint64_t *kv_cache_q8, size_t context) {
     pvl_bytes *heads = calloc(r->output.count, sizeof *heads);
     bool good = heads != NULL;
     for (size_t i = 0; good && i < r->output.count; i++) {
         char path[PVL_IO_PATH];
         uint64_t bytes = r->output.files[i].bytes;
-        size_t n = (size_t)(bytes < HEAD_READ ? bytes : HEAD_READ);
+        uint64_t most = head_read(r->output.files[i].name);
+        size_t n = (size_t)(bytes < most ? bytes : most);
         void *data = malloc(n ? n : 1);
         heads[i] = (pvl_bytes){data, n};
         FILE *f = pvl_io_path(path, r->output.folder, r->output.files[i].name, NULL) == PVL_OK
@@ -184,8 +195,12 @@ static bool estimate(run *r, pvl_memory *out) {
         if (f)
             fclose(f);
     }
-    const pvl_session_options session = {.context = DEFAULT_CONTEXT};
+    pvl_memory small;
+    pvl_session_options session = {.context = (int)context};
     good = good && pvl_estimate(out, heads, r->output.count, NULL, &session, NULL) == PVL_OK;
+    session.kv_type = PVL_KV_Q8;
+    good = good && pvl_estimate(&small, heads, r->output.count, NULL, &session, NULL) == PVL_OK;
+    *kv_cache_q8 = good ? small.kv_cache : 0;
     for (size_t i = 0; heads && i < r->output.count; i++)
         free((void *)(uintptr_t)heads[i].data);
     free(heads);
@@ -194,10 +209,15 @@ static bool estimate(run *r, pvl_memory *out) {
 
 static pvl_status write_manifest(run *r, pvl_error *err) {
     pvl_memory memory;
+    uint64_t kv_cache_q8 = 0;
     size_t context = r->config.context < DEFAULT_CONTEXT ? r->config.context : DEFAULT_CONTEXT;
     const char *license = r->o->license          ? r->o->license
                           : r->config.license[0] ? r->config.license
                                                  : NULL;
+    size_t longest = r->config.context;
+    if (r->config.dynamic_factor > 1)
+        longest = (size_t)((double)longest * r->config.dynamic_factor);
+    bool known = estimate(r, &memory, &kv_cache_q8, context);
     pvl_manifest m = {.name = r->name,
                       .title = r->o->title ? r->o->title : r->name,
                       .license = license,
@@ -206,8 +226,10 @@ static pvl_status write_manifest(run *r, pvl_error *err) {
                       .file_count = r->output.count,
                       .max_tiles = 1,
                       .context = (int)context,
+                      .context_length = (int)longest,
                       .max_tokens = DEFAULT_TOKENS,
-                      .memory = estimate(r, &memory) ? &memory : NULL};
+                      .memory = known ? &memory : NULL,
+                      .kv_cache_q8 = kv_cache_q8};
     char *text = pvl_manifest_text(&m);
     if (!text)
         return pvl_fail(err, PVL_E_MEMORY, "Not enough memory for manifest.json.");
@@ -368,6 +390,7 @@ static const char usage[] =
     "                      default mixture (after --type)\n"
     "  --shard-size SIZE   split into files of at most so much data: 64M (default), 0 = whole "
     "files\n"
+    "                      (pages read both; llama.cpp wants the mmproj whole)\n"
     "  --vocab-only        the tokenizer alone, into OUT.gguf\n"
     "  --name NAME         default: the folder's name; also --title TEXT, --license TEXT\n"
     "  --threads N         default: all processors\n"

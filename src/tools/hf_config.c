@@ -254,6 +254,36 @@ static pvl_status read_preprocessor(pvl_hf_config *c, const char *folder, pvl_er
     return PVL_OK;
 }
 
+/* generation_config.json's eos_token_id: an id or several. */
+static pvl_status read_generation(pvl_hf_config *c, const char *folder, pvl_error *err) {
+    char path[PVL_IO_PATH];
+    PVL_TRY(pvl_io_path(path, folder, "generation_config.json", err));
+    if (!pvl_io_exists(path))
+        return PVL_OK;
+    cJSON *root;
+    PVL_TRY(pvl_json_read(&root, path, MAX_CONFIG, err));
+    const cJSON *ids = pvl_json_get((pvl_json){path, root}, "eos_token_id");
+    bool list = cJSON_IsArray(ids);
+    const cJSON *item = list ? ids->child : ids;
+    pvl_status status = PVL_OK;
+    for (; item && status == PVL_OK; item = list ? item->next : NULL) {
+        double id = cJSON_IsNumber(item) ? item->valuedouble : -1;
+        if (!(id >= 0 && id < (1 << 20)) || floor(id) != id || c->stop_count == PVL_HF_MAX_STOPS)
+            status = pvl_fail(err, PVL_E_FORMAT,
+                              "%s: \"eos_token_id\" must be an id or a list of at most %d.", path,
+                              PVL_HF_MAX_STOPS);
+        else if (c->vocabulary && (size_t)id >= c->vocabulary)
+            status = pvl_fail(err, PVL_E_MODEL,
+                              "%s: an answer would end at the id %.0f, but the embedding has %zu "
+                              "rows: the file is of another model.",
+                              path, id, c->vocabulary);
+        else
+            c->stop_ids[c->stop_count++] = (int32_t)id;
+    }
+    cJSON_Delete(root);
+    return status;
+}
+
 /* ---- template, licence ---- */
 
 static pvl_status read_template(pvl_hf_config *c, pvl_json top, pvl_error *err) {
@@ -369,5 +399,5 @@ pvl_status pvl_hf_config_read(pvl_hf_config *out, const char *folder, bool vocab
     PVL_TRY(pvl_json_read(&root, path, MAX_CONFIG, err));
     pvl_status status = read_all(out, (pvl_json){path, root}, folder, err);
     cJSON_Delete(root);
-    return status;
+    return status == PVL_OK ? read_generation(out, folder, err) : status;
 }

@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/status.h"
 
@@ -44,6 +45,8 @@ typedef struct pvl_hf_config {
     float mean[3], std[3];
     size_t min_tiles, max_tiles;
     /* prompt */
+    int32_t stop_ids[PVL_HF_MAX_STOPS]; /* of generation_config.json */
+    size_t stop_count;
     char template_name[24]; /* value of pocketvl.template */
     char license[48];       /* from README.md; "" when not said */
 } pvl_hf_config;

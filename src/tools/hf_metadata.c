@@ -138,6 +138,17 @@ pvl_status pvl_metadata_tokenizer(pvl_gguf_writer *w, const pvl_hf_config *c, co
         PVL_TRY(pvl_gguf_writer_array(w, "pocketvl.tokenizer.rstrip_ids", PVL_GGUF_I32,
                                       v->rstrip ? v->rstrip : &none, v->rstrip_count, err));
     }
+    int32_t stops[PVL_HF_MAX_STOPS];
+    size_t stop_count = 0;
+    for (size_t i = 0; i < c->stop_count; i++) {
+        /* Some published lists are another tokenizer's and name ordinary words of this one. */
+        int32_t id = c->stop_ids[i], type = (size_t)id < v->count ? v->types[id] : 0;
+        if (type == PVL_TOKEN_CONTROL || type == PVL_TOKEN_USER_DEFINED)
+            stops[stop_count++] = id;
+    }
+    if (stop_count)
+        PVL_TRY(pvl_gguf_writer_array(w, "pocketvl.tokenizer.stop_ids", PVL_GGUF_I32, stops,
+                                      stop_count, err));
     PVL_TRY(pvl_gguf_writer_str(w, "pocketvl.template", c->template_name, err));
     pvl_template_kind kind;
     PVL_TRY(pvl_template_from_name(&kind, c->template_name, strlen(c->template_name), err));

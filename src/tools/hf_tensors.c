@@ -59,9 +59,9 @@ static pvl_status check_source(const mapper *m, pvl_st_tensor *t, const char *na
     if (!t)
         return pvl_fail(
             m->err, PVL_E_MODEL,
-            "The checkpoint has no tensor %s [%s]: it is incomplete or of another model "
-            "than its config.json says.",
-            name, expected);
+            "%s has no tensor %s [%s]: the checkpoint is incomplete or of another model than its "
+            "config.json says.",
+            pvl_checkpoint_path(m->checkpoint), name, expected);
     const char *file = pvl_checkpoint_file(m->checkpoint, t);
     if (t->dtype == PVL_ST_OTHER)
         return pvl_fail(m->err, PVL_E_UNSUPPORTED,

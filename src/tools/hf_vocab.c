@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text/template.h"
 #include "text/tokenizer.h"
 #include "tools/io.h"
 #include "tools/json.h"
@@ -385,6 +386,23 @@ static pvl_status read_folder(pvl_hf_vocab *v, files *f, const pvl_hf_config *co
     return PVL_OK;
 }
 
+/* What prompts are made of must be there: the template's markers, and for pictures <IMG_CONTEXT>.
+ */
+static pvl_status check_prompts(const pvl_tokenizer *t, const pvl_hf_config *config,
+                                pvl_error *err) {
+    pvl_template_kind kind;
+    pvl_template chat;
+    PVL_TRY(
+        pvl_template_from_name(&kind, config->template_name, strlen(config->template_name), err));
+    PVL_TRY(pvl_template_bind(&chat, kind, t, err));
+    if (chat.image_context >= 0)
+        return PVL_OK;
+    return pvl_fail(
+        err, PVL_E_MODEL,
+        "the token <IMG_CONTEXT> is missing, which pictures need: copy added_tokens.json "
+        "and tokenizer_config.json of the same model.");
+}
+
 /* Makes the tokenizer once, so that what does not fit together shows here and not in the page. */
 static pvl_status check_tokenizer(const pvl_hf_vocab *v, const pvl_hf_config *config,
                                   const char *folder, pvl_error *err) {
@@ -413,6 +431,8 @@ static pvl_status check_tokenizer(const pvl_hf_vocab *v, const pvl_hf_config *co
     pvl_tokenizer *t = NULL;
     pvl_error why = {0};
     pvl_status status = pvl_tokenizer_new(&t, NULL, &vocab, &why);
+    if (status == PVL_OK && config->has_vision)
+        status = check_prompts(t, config, &why);
     pvl_tokenizer_free(t);
     free(spans);
     if (status != PVL_OK)

@@ -78,6 +78,14 @@ static void put_file(text *t, const pvl_output_file *file, bool last) {
     put_format(t, "      ]\n    }%s\n", last ? "" : ",");
 }
 
+/* A page's memory ends at 4 GiB; of that the engine's stacks, a picture and what is being loaded
+ * take something besides. */
+#define PAGE_BYTES ((UINT64_C(4) << 30) - (UINT64_C(256) << 20))
+
+static bool needs_q8(const pvl_memory *m) {
+    return m && m->weights + m->kv_cache + m->scratch > PAGE_BYTES;
+}
+
 char *pvl_manifest_text(const pvl_manifest *m) {
     text t = {0};
     put_format(&t, "{\n  \"format\": 1,\n");
@@ -92,13 +100,15 @@ char *pvl_manifest_text(const pvl_manifest *m) {
                "  ],\n  \"settings\": {\n    \"maxTiles\": %d,\n    \"context\": %d,\n    "
                "\"maxTokens\": %d,\n",
                m->max_tiles, m->context, m->max_tokens);
-    put_format(&t, "    \"temperature\": 0\n  }");
+    put_format(&t, "    \"temperature\": 0%s\n  }",
+               needs_q8(m->memory) ? ",\n    \"kvType\": \"q8\"" : "");
     if (m->memory) {
         put_format(&t,
-                   ",\n  \"memory\": {\n    \"context\": %d,\n    \"weights\": %llu,\n    "
-                   "\"kvCache\": %llu,\n",
-                   m->context, (unsigned long long)m->memory->weights,
-                   (unsigned long long)m->memory->kv_cache);
+                   ",\n  \"memory\": {\n    \"context\": %d,\n    \"contextLength\": %d,\n    "
+                   "\"weights\": %llu,\n    "
+                   "\"kvCache\": %llu,\n    \"kvCacheQ8\": %llu,\n",
+                   m->context, m->context_length, (unsigned long long)m->memory->weights,
+                   (unsigned long long)m->memory->kv_cache, (unsigned long long)m->kv_cache_q8);
         put_format(&t, "    \"scratch\": %llu,\n    \"peakLoad\": %llu\n  }",
                    (unsigned long long)m->memory->scratch,
                    (unsigned long long)m->memory->peak_load);

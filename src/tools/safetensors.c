@@ -16,6 +16,7 @@ typedef struct st_file {
 } st_file;
 
 struct pvl_checkpoint {
+    char path[PVL_IO_PATH];
     st_file *files;
     size_t file_count;
     pvl_st_tensor *tensors; /* sorted by name once all files are read */
@@ -287,6 +288,7 @@ pvl_status pvl_checkpoint_open(pvl_checkpoint **out, const char *path, pvl_error
     pvl_checkpoint *c = calloc(1, sizeof *c);
     if (!c)
         return no_memory(err);
+    snprintf(c->path, sizeof c->path, "%s", path);
     pvl_status status;
     if (pvl_io_is_folder(path)) {
         status = open_folder(c, path, err);
@@ -335,6 +337,10 @@ pvl_st_tensor *pvl_checkpoint_find(pvl_checkpoint *c, const char *name) {
             high = mid;
     }
     return NULL;
+}
+
+const char *pvl_checkpoint_path(const pvl_checkpoint *c) {
+    return c->path;
 }
 
 const char *pvl_checkpoint_file(const pvl_checkpoint *c, const pvl_st_tensor *t) {

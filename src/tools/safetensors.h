@@ -42,6 +42,9 @@ void pvl_checkpoint_close(pvl_checkpoint *c); /* NULL is fine */
 size_t pvl_checkpoint_count(const pvl_checkpoint *c);
 pvl_st_tensor *pvl_checkpoint_at(pvl_checkpoint *c, size_t index);       /* by name, ascending */
 pvl_st_tensor *pvl_checkpoint_find(pvl_checkpoint *c, const char *name); /* NULL when absent */
+/* The folder or file that was opened. */
+const char *pvl_checkpoint_path(const pvl_checkpoint *c);
+
 const char *pvl_checkpoint_file(const pvl_checkpoint *c, const pvl_st_tensor *t); /* its path */
 
 /* `count` elements from element `first` on, as floats. The dtype must not be PVL_ST_OTHER. */

@@ -4,110 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/alloc.h"
-#include "text/tokenizer.h"
+#include "engine/vocabulary.h"
 #include "tools/command.h"
 #include "tools/gguf_file.h"
 #include "tools/io.h"
 
 enum { MAX_TABLE = 256 * 1024 * 1024 };
-
-/* Arrays of the head, as the tokenizer takes them. */
-typedef struct arrays {
-    pvl_span *tokens, *merges;
-    float *scores;
-    int32_t *types, *rstrip;
-    size_t token_count, merge_count, score_count, type_count, rstrip_count;
-} arrays;
-
-static void arrays_free(arrays *v) {
-    pvl_free(NULL, v->tokens);
-    pvl_free(NULL, v->merges);
-    pvl_free(NULL, v->scores);
-    pvl_free(NULL, v->types);
-    pvl_free(NULL, v->rstrip);
-}
-
-static pvl_status read_spans(pvl_span **out, size_t *count, const pvl_gguf *g, const char *key,
-                             pvl_error *err) {
-    pvl_gguf_string *strings;
-    PVL_TRY(pvl_gguf_array_str(g, key, &strings, count, err));
-    void *p = NULL;
-    pvl_status status = strings ? pvl_malloc(NULL, &p, *count, sizeof(pvl_span), key, err) : PVL_OK;
-    *out = p;
-    for (size_t i = 0; p && i < *count; i++)
-        (*out)[i] = (pvl_span){strings[i].data, strings[i].bytes};
-    pvl_free(NULL, strings);
-    return status;
-}
-
-static pvl_status read_arrays(arrays *v, const pvl_gguf *g, pvl_error *err) {
-    PVL_TRY(read_spans(&v->tokens, &v->token_count, g, "tokenizer.ggml.tokens", err));
-    PVL_TRY(read_spans(&v->merges, &v->merge_count, g, "tokenizer.ggml.merges", err));
-    PVL_TRY(pvl_gguf_array_f32(g, "tokenizer.ggml.scores", &v->scores, &v->score_count, err));
-    PVL_TRY(pvl_gguf_array_i32(g, "tokenizer.ggml.token_type", &v->types, &v->type_count, err));
-    PVL_TRY(
-        pvl_gguf_array_i32(g, "pocketvl.tokenizer.rstrip_ids", &v->rstrip, &v->rstrip_count, err));
-    if (v->token_count == 0 || (v->scores && v->score_count != v->token_count) ||
-        (v->types && v->type_count != v->token_count))
-        return pvl_fail(
-            err, PVL_E_MODEL,
-            "%s: tokenizer.ggml.tokens is missing, or scores and types do not have one entry "
-            "for each token.",
-            pvl_gguf_name(g));
-    return PVL_OK;
-}
-
-static int32_t token_id(const pvl_gguf *g, const char *key, size_t count) {
-    uint32_t id;
-    return pvl_gguf_u32(g, key, &id) && id < count ? (int32_t)id : -1;
-}
-
-/* The rule of the engine: our key, else the model's kind of tokenizer and architecture. */
-static pvl_status kind_of(pvl_tokenizer_kind *out, const pvl_gguf *g, pvl_error *err) {
-    bool bpe = pvl_gguf_str_is(g, "tokenizer.ggml.model", "gpt2");
-    if (!bpe && !pvl_gguf_str_is(g, "tokenizer.ggml.model", "llama"))
-        return pvl_fail(
-            err, PVL_E_UNSUPPORTED,
-            "%s: tokenizer.ggml.model must be gpt2 (byte-level BPE) or llama (SentencePiece).",
-            pvl_gguf_name(g));
-    bool slow = pvl_gguf_str_is(g, "pocketvl.tokenizer.kind", "spm-llama-slow") ||
-                (!pvl_gguf_has(g, "pocketvl.tokenizer.kind") &&
-                 pvl_gguf_str_is(g, "general.architecture", "phi3"));
-    *out = bpe    ? PVL_TOKENIZER_BPE
-           : slow ? PVL_TOKENIZER_SPM_LLAMA_SLOW
-                  : PVL_TOKENIZER_SPM_INTERNLM2;
-    return PVL_OK;
-}
-
-static pvl_status make_tokenizer(pvl_tokenizer **out, const pvl_gguf *g, pvl_error *err) {
-    arrays v = {0};
-    pvl_vocab vocab = {0};
-    pvl_status status = kind_of(&vocab.kind, g, err);
-    if (status == PVL_OK)
-        status = read_arrays(&v, g, err);
-    if (status == PVL_OK) {
-        bool bpe = vocab.kind == PVL_TOKENIZER_BPE;
-        vocab.count = v.token_count;
-        vocab.tokens = v.tokens;
-        vocab.scores = v.scores;
-        vocab.types = v.types;
-        vocab.merges = v.merges;
-        vocab.merge_count = v.merge_count;
-        vocab.bos = token_id(g, "tokenizer.ggml.bos_token_id", v.token_count);
-        vocab.eos = token_id(g, "tokenizer.ggml.eos_token_id", v.token_count);
-        vocab.pad = token_id(g, "tokenizer.ggml.padding_token_id", v.token_count);
-        vocab.unk = token_id(g, "tokenizer.ggml.unknown_token_id", v.token_count);
-        vocab.rstrip_ids = v.rstrip;
-        vocab.rstrip_count = v.rstrip_count;
-        vocab.add_bos = vocab.add_space_prefix = !bpe;
-        pvl_gguf_bool(g, "tokenizer.ggml.add_bos_token", &vocab.add_bos);
-        pvl_gguf_bool(g, "tokenizer.ggml.add_space_prefix", &vocab.add_space_prefix);
-        status = pvl_tokenizer_new(out, NULL, &vocab, err);
-    }
-    arrays_free(&v);
-    return status;
-}
 
 static int digit(char c) {
     return c >= '0' && c <= '9'   ? c - '0'
@@ -207,7 +109,7 @@ int pvl_tool_tokens(int argc, char **argv) {
     pvl_error err = {0};
     pvl_status status = pvl_gguf_files_open(&f, a.plain[0], &err);
     if (status == PVL_OK)
-        status = make_tokenizer(&t, f.parts[0].head, &err);
+        status = pvl_vocabulary_read(&t, f.parts[0].head, NULL, &err);
     pvl_gguf_files_close(&f);
     if (status == PVL_OK)
         status = print_table(t, table, chat, &err);

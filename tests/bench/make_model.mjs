@@ -325,7 +325,7 @@ const entries = (/** @type {Row[]} */ rows) =>
  * @param {LlmType} type
  * @param {ReturnType<typeof vocabulary>} vocab
  */
-function llmEntries(s, type, vocab) {
+export function llmEntries(s, type, vocab) {
   const key = (/** @type {string} */ name) => `${s.arch}.${name}`;
   /** @type {Row[]} */
   const phi3 = [

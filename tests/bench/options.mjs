@@ -6,7 +6,8 @@ import { cache, root } from '../../wasm/tools/shell.mjs';
 /**
  * @typedef {object} Options
  * @property {boolean} help
- * @property {('1b' | '2b' | '4b' | 'demo')[]} models
+ * @property {('1b' | '2b' | '4b' | 'demo' | 'folder')[]} models
+ * @property {string} folder of a converted model, for the model "folder"
  * @property {'q4_0' | 'q8_0' | 'q4_k_m'} type
  * @property {'q8_0' | 'f16'} vision
  * @property {number[]} threads
@@ -29,6 +30,7 @@ import { cache, root } from '../../wasm/tools/shell.mjs';
 
 export const HELP = `npm run bench [-- OPTIONS]
   --model 1b|2b|4b|demo     which model, several with commas (1b); all but demo are made, at full shape
+  --folder FOLDER           instead: what convert wrote, with its manifest.json
   --type q4_0|q8_0|q4_k_m   types of a made language model (q4_0)
   --vision q8_0|f16         types of a made vision tower (q8_0)
   --threads N               several with commas (all cores, at most 8)
@@ -54,6 +56,7 @@ export function parseArguments(args) {
   const options = {
     help: false,
     models: ['1b'],
+    folder: '',
     type: 'q4_0',
     vision: 'q8_0',
     threads: [Math.min(8, availableParallelism())],
@@ -106,6 +109,7 @@ export function parseArguments(args) {
     };
     if (name === '--help' || name === '-h') options.help = true;
     else if (name === '--model') options.models = list('1b', '2b', '4b', 'demo');
+    else if (name === '--folder') ((options.folder = value()), (options.models = ['folder']));
     else if (name === '--type') options.type = among('q4_0', 'q8_0', 'q4_k_m');
     else if (name === '--vision') options.vision = among('q8_0', 'f16');
     else if (name === '--threads')

@@ -31,14 +31,14 @@ const here = join(root, 'tests', 'bench');
 
 /**
  * The model's files, made if they are not there yet. What an older version of the generator made is removed.
- * @param {'1b' | '2b' | '4b' | 'demo'} name
+ * @param {'1b' | '2b' | '4b' | 'demo' | 'folder'} name
  * @param {Options} options
  * @param {(text: string) => void} say
  * @returns {Promise<Model>}
  */
 export async function provideModel(name, options, say) {
-  let folder = join(root, 'web', 'models', 'demo');
-  if (name !== 'demo') {
+  let folder = options.folder || join(root, 'web', 'models', 'demo');
+  if (name !== 'demo' && name !== 'folder') {
     const hash = createHash('sha256');
     for (const file of ['gguf', 'vocabulary', 'make_model']) {
       hash.update(readFileSync(join(here, `${file}.mjs`)));
@@ -62,7 +62,7 @@ export async function provideModel(name, options, say) {
     bytes: file.bytes,
   }));
   return {
-    name,
+    name: name === 'folder' ? manifest.name : name,
     folder,
     paths: files.map((/** @type {{name: string}} */ file) => join(folder, file.name)),
     files,

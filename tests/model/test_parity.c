@@ -171,7 +171,7 @@ static void check_run(subject *s, const char *key, const float *tokens, size_t b
         pvl_llm_step step = {.rows = x,
                              .n = n,
                              .workspace_rows = rows,
-                             .long_factors = long_factors,
+                             .rotation = long_factors,
                              .want = PVL_LOGITS_ALL,
                              .logits = logits};
         CHECK_EQ_INT(pvl_llm_forward(&s->run, &s->model, &cache, &step, &err), PVL_OK);
@@ -185,7 +185,7 @@ static void check_run(subject *s, const char *key, const float *tokens, size_t b
                                  .n = m,
                                  .workspace_rows = rows,
                                  .position = at,
-                                 .long_factors = long_factors,
+                                 .rotation = long_factors,
                                  .want = at + m == n ? PVL_LOGITS_LAST : PVL_LOGITS_NONE,
                                  .logits = logits};
             CHECK_EQ_INT(pvl_llm_forward(&s->run, &s->model, &cache, &step, &err), PVL_OK);
@@ -215,7 +215,7 @@ static void check_run(subject *s, const char *key, const float *tokens, size_t b
                              .n = 1,
                              .workspace_rows = rows,
                              .position = n + i,
-                             .long_factors = long_factors,
+                             .rotation = long_factors,
                              .want = PVL_LOGITS_LAST,
                              .logits = logits};
         CHECK_EQ_INT(pvl_llm_forward(&s->run, &s->model, &cache, &step, &err), PVL_OK);

@@ -163,11 +163,11 @@ TEST(phi3_takes_the_list_that_fits) {
     pvl_session *s = make_session(e, 0);
     REQUIRE(s != NULL);
     check_run(s, &g, "text");
-    CHECK(!s->long_factors);
+    CHECK_EQ_UINT(s->rotation, 0);
     check_run(s, &g, "long");
-    CHECK(s->long_factors);
+    CHECK_EQ_UINT(s->rotation, 1);
     check_run(s, &g, "text");
-    CHECK(!s->long_factors);
+    CHECK_EQ_UINT(s->rotation, 0);
     pvl_session_free(s);
     pvl_engine_free(e);
     golden_close(&g);

@@ -18,6 +18,24 @@ from pathlib import Path
 import numpy as np
 
 POOL = 1 << 24
+# Phi-3-mini-128k's lists, as published.
+SHORT = (
+    [1.05] * 3 + [1.1] * 2 + [1.1500000000000001, 1.2000000000000002, 1.2500000000000002, 1.3000000000000003,
+    1.3500000000000003, 1.5000000000000004] + [2.000000000000001] * 21 + [2.0500000000000007] * 3
+    + [2.1000000000000005] * 3 + [2.1500000000000004] * 2 + [2.3499999999999996, 2.549999999999999]
+    + [2.5999999999999988] * 2 + [2.7499999999999982] + [2.849999999999998] * 2 + [2.9499999999999975]
+)
+LONG = [
+    1.0299999713897705, 1.0499999523162842, 1.0499999523162842, 1.0799999237060547, 1.2299998998641968,
+    1.2299998998641968, 1.2999999523162842, 1.4499999284744263, 1.5999999046325684, 1.6499998569488525,
+    1.8999998569488525, 2.859999895095825, 3.68999981880188, 5.419999599456787, 5.489999771118164, 5.489999771118164,
+    9.09000015258789, 11.579999923706055, 15.65999984741211, 15.769999504089355, 15.789999961853027,
+    18.360000610351562, 21.989999771118164, 23.079999923706055, 30.009998321533203, 32.35000228881836,
+    32.590003967285156, 35.56000518798828, 39.95000457763672, 53.840003967285156, 56.20000457763672,
+    57.95000457763672, 59.29000473022461, 59.77000427246094, 59.920005798339844, 61.190006256103516,
+    61.96000671386719, 62.50000762939453, 63.3700065612793, 63.48000717163086, 63.48000717163086, 63.66000747680664,
+    63.850006103515625, 64.08000946044922, 64.760009765625, 64.80001068115234, 64.81001281738281, 64.81001281738281,
+]
 LLM = {
     '1B': dict(hidden_size=896, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2, intermediate_size=4864,
                vocab_size=151655, rms_norm_eps=1e-6, rope_theta=1e6, max_position_embeddings=32768, model_type='qwen2',
@@ -28,9 +46,10 @@ LLM = {
     '4B': dict(hidden_size=3072, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=32, intermediate_size=8192,
                vocab_size=32020, rms_norm_eps=1e-5, rope_theta=1e4, max_position_embeddings=131072, model_type='phi3',
                architectures=['Phi3ForCausalLM'], original_max_position_embeddings=4096, sliding_window=262144,
-               rope_scaling=dict(type='su', short_factor=[1.05] * 3 + [1.1] * 2 + [1.5] * 6 + [2.0] * 21 + [2.5] * 16,
-                                 long_factor=[round(1.03 + 1.34 * i, 2) for i in range(48)])),
+               rope_scaling=dict(type='su', short_factor=SHORT, long_factor=LONG)),
 }
+TOKENS = {'1B': (151643, 151645, None, [151644, 151645]), '2B': (1, 2, 2, [92542, 92543]),
+          '4B': (1, 32000, 32000, [2, 32000, 32007])}  # bos, eos and pad of the language model; where answers end
 TEMPLATE = {'1B': 'Hermes-2', '2B': 'internlm2-chat', '4B': 'phi3-chat'}
 VISION = dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, patch_size=14,
               image_size=448, qkv_bias=True, qk_normalization=False, norm_type='layer_norm', layer_norm_eps=1e-6,
@@ -149,7 +168,8 @@ def main():
     if a.layers:
         llm['num_hidden_layers'] = vision['num_hidden_layers'] = a.layers
     a.out.mkdir(parents=True, exist_ok=True)
-    for name in ('vocab.json', 'merges.txt', 'tokenizer.model', 'added_tokens.json', 'tokenizer_config.json'):
+    for name in ('vocab.json', 'merges.txt', 'tokenizer.model', 'added_tokens.json', 'tokenizer_config.json',
+                 'special_tokens_map.json'):
         if (a.tokenizer / name).exists():
             shutil.copy(a.tokenizer / name, a.out / name)
             (a.out / name).chmod(0o644)
@@ -157,7 +177,13 @@ def main():
                   select_layer=-1, force_image_size=448, dynamic_image_size=True, use_thumbnail=True, min_dynamic_patch=1,
                   max_dynamic_patch=12, template=TEMPLATE[a.size], torch_dtype='bfloat16', vision_config=vision,
                   llm_config=dict(llm, hidden_act='silu', tie_word_embeddings=False))
-    (a.out / 'config.json').write_text(json.dumps(config, indent=2))
+    bos, eos, pad, stops = TOKENS[a.size]
+    config['llm_config'].update(bos_token_id=bos, eos_token_id=eos, pad_token_id=pad)
+    generation = dict(eos_token_id=stops, transformers_version='4.37.2')
+    preprocessor = dict(crop_size=448, do_center_crop=True, do_normalize=True, do_resize=True, resample=3, size=448,
+                        image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225])
+    for name, content in (('config', config), ('generation_config', generation), ('preprocessor_config', preprocessor)):
+        (a.out / f'{name}.json').write_text(json.dumps(content, indent=2))
     tensors = list(vision_tensors(llm['hidden_size'], vision['num_hidden_layers']))
     tensors += list(language_tensors(a.size, llm, llm['num_hidden_layers']))
     values = Values(a.seed)

@@ -143,6 +143,79 @@ TEST(equals_the_fixtures) {
     folder_end(&f);
 }
 
+/* tokenizer.json from vocab.json, merges.txt and added_tokens.json: pairs as one text, or as two.
+ */
+static void write_tokenizer_json(const char *path, bool pairs) {
+    size_t n;
+    char *vocab = (char *)test_read_file("tests/fixtures/hf/qwen2/vocab.json", &n),
+         *merges = (char *)test_read_file("tests/fixtures/hf/qwen2/merges.txt", &n);
+    cJSON *added = NULL;
+    pvl_error err = {0};
+    CHECK_EQ_INT(pvl_json_read(&added, "tests/fixtures/hf/qwen2/added_tokens.json", 1 << 20, &err),
+                 PVL_OK);
+    FILE *f = fopen(path, "wb");
+    REQUIRE(vocab && merges && added && f);
+    fprintf(f, "{\"model\": {\"vocab\": %s, \"merges\": [", vocab);
+    const char *comma = "";
+    for (char *line = strtok(merges, "\n"); line; line = strtok(NULL, "\n")) {
+        if (strncmp(line, "#version", 8) == 0)
+            continue;
+        fprintf(f, pairs ? "%s[\"" : "%s\"", comma);
+        for (char *p = line; *p; p++) {
+            if (*p == '"' || *p == '\\')
+                fputc('\\', f);
+            if (pairs && *p == ' ')
+                fputs("\", \"", f);
+            else
+                fputc(*p, f);
+        }
+        fputs(pairs ? "\"]" : "\"", f);
+        comma = ",\n";
+    }
+    fputs("]}, \"added_tokens\": [", f);
+    const cJSON *item;
+    cJSON_ArrayForEach(item, added)
+        fprintf(f, "%s{\"id\": %d, \"content\": \"%s\", \"special\": true, \"rstrip\": false}",
+                item == added->child ? "" : ",", item->valueint, item->string);
+    fputs("]}", f);
+    fclose(f);
+    cJSON_Delete(added);
+    free(vocab);
+    free(merges);
+}
+
+TEST(tokenizer_json_says_the_same) {
+    static const char *const keys[] = {"tokenizer.ggml.tokens", "tokenizer.ggml.token_type",
+                                       "tokenizer.ggml.merges", "tokenizer.ggml.eos_token_id"};
+    test_folder f;
+    REQUIRE(folder_make(&f));
+    char folder[FOLDER_PATH * 2], path[FOLDER_PATH * 3];
+    snprintf(folder, sizeof folder, "%s/json", f.path);
+    copy_folder(fixture("qwen2"), folder);
+    static const char *const others[] = {"vocab.json", "merges.txt", "added_tokens.json"};
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, others[i]);
+        remove(path);
+    }
+    snprintf(path, sizeof path, "%s/tokenizer.json", folder);
+    for (int pairs = 0; pairs < 2; pairs++) {
+        pvl_gguf_files a, b;
+        pvl_error err = {0};
+        write_tokenizer_json(path, pairs);
+        pvl_convert_options o = options_for(folder, folder_file(&f, "a.gguf"), PVL_DTYPE_Q8_0);
+        REQUIRE(convert_ok(&o));
+        o = options_for(fixture("qwen2"), folder_file(&f, "b.gguf"), PVL_DTYPE_Q8_0);
+        REQUIRE(convert_ok(&o));
+        REQUIRE(pvl_gguf_files_open(&a, folder_file(&f, "a.gguf"), &err) == PVL_OK &&
+                pvl_gguf_files_open(&b, folder_file(&f, "b.gguf"), &err) == PVL_OK);
+        for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+            check_same_key(a.parts[0].head, b.parts[0].head, keys[i]);
+        pvl_gguf_files_close(&a);
+        pvl_gguf_files_close(&b);
+    }
+    folder_end(&f);
+}
+
 /* ---- the set of files ---- */
 
 static void check_digests(const test_folder *f, const char *folder) {
@@ -327,6 +400,8 @@ TEST(one_thing_wrong) {
     WRONG("qwen2", "config.json", "\"hidden_size\": 64", "\"hidden_size\": \"x\"", PVL_E_FORMAT,
           "hidden_size");
     WRONG("qwen2", "config.json", "{", "{,", PVL_E_FORMAT, "line 1");
+    WRONG("qwen2", "generation_config.json", "378", "388", PVL_E_MODEL, "end at the id 388");
+    WRONG("qwen2", "generation_config.json", "378", "\"x\"", PVL_E_FORMAT, "eos_token_id");
     WRONG("qwen2", "merges.txt", "\n", "\nabc\n", PVL_E_FORMAT, "merges.txt: line 2");
     WRONG("qwen2", "added_tokens.json", "<img>", "<pic>", PVL_E_MODEL, "<pic>");
     WRONG("internlm2", "tokenizer.model", "<unk>", "<un", PVL_E_FORMAT, "no SentencePiece model");
@@ -364,6 +439,34 @@ TEST(missing_files) {
         check_refused(&f, folder, cases[i].code, cases[i].piece, __LINE__);
     }
     check_refused(&f, "no/such/folder", PVL_E_IO, "is not a folder", __LINE__);
+    /* A base model's tokenizer beside InternVL's weights: too few tokens, and too many. */
+    snprintf(folder, sizeof folder, "%s/spoiled", f.path);
+    folder_remove_tree(folder);
+    copy_folder(fixture("internlm2"), folder);
+    snprintf(path, sizeof path, "%s/added_tokens.json", folder);
+    remove(path);
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", folder);
+    write_text(path, "{\"tokenizer_class\": \"InternLM2Tokenizer\"}");
+    check_refused(&f, folder, PVL_E_MODEL, "no special token \"<|im_start|>\"", __LINE__);
+    write_text(path,
+               "{\"added_tokens_decoder\": {\"345\": {\"content\": \"<|im_end|>\", "
+               "\"special\": true}, \"346\": {\"content\": \"<|im_start|>\", \"special\": true}}}");
+    check_refused(&f, folder, PVL_E_MODEL, "<IMG_CONTEXT> is missing", __LINE__);
+    folder_remove_tree(folder);
+    copy_folder(fixture("qwen2"), folder);
+    static const char *const files[] = {"vocab.json", "merges.txt", "added_tokens.json",
+                                        "tokenizer_config.json"};
+    for (size_t i = 0; i < 4; i++) {
+        size_t bytes;
+        snprintf(path, sizeof path, "tests/fixtures/hf/internvl3/%s", files[i]);
+        unsigned char *other = test_read_file(path, &bytes);
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        if (other)
+            write_bytes(path, other, bytes);
+        free(other);
+    }
+    check_refused(&f, folder, PVL_E_MODEL, "has the id 388, but the embedding has 388 rows",
+                  __LINE__);
     /* A value that is no number, in the last tensor's bytes (BF16 infinity). */
     snprintf(folder, sizeof folder, "%s/spoiled", f.path);
     folder_remove_tree(folder);
@@ -400,6 +503,25 @@ TEST(disk_full) {
         CHECK_EQ_INT(status, PVL_E_IO);
         CHECK_CONTAINS(err.message, "cannot be written");
         CHECK_EQ_UINT(count_files(out, ""), 0);
+        /* One file, and quantize, the same. */
+        const char *file = folder_file(&f, "full/one.gguf");
+        REQUIRE(setrlimit(RLIMIT_FSIZE, &small) == 0);
+        o.out = file;
+        err = (pvl_error){0};
+        status = pvl_convert(&o, &err);
+        pvl_quantize_options q = {.in = "tests/fixtures/model/qwen2.gguf",
+                                  .out = file,
+                                  .mix = pvl_mix_default(PVL_DTYPE_Q8_0),
+                                  .threads = 1,
+                                  .quiet = true};
+        pvl_error other = {0};
+        pvl_status quantized = pvl_quantize(&q, &other);
+        setrlimit(RLIMIT_FSIZE, &before);
+        CHECK_EQ_INT(status, PVL_E_IO);
+        CHECK_CONTAINS(err.message, "one.gguf cannot be written");
+        CHECK_EQ_INT(quantized, PVL_E_IO);
+        CHECK_CONTAINS(other.message, "one.gguf cannot be written");
+        CHECK_EQ_UINT(count_files(folder_file(&f, "full"), ""), 0);
     }
     folder_end(&f);
 }
@@ -495,6 +617,6 @@ TEST(tokens_and_inspect) {
     folder_end(&f);
 }
 
-TEST_MAIN(CASE(equals_the_fixtures), CASE(folder_with_manifest), CASE(one_thing_wrong),
-          CASE(missing_files), CASE(disk_full), CASE(quantize_equals_convert),
-          CASE(tokens_and_inspect))
+TEST_MAIN(CASE(equals_the_fixtures), CASE(tokenizer_json_says_the_same), CASE(folder_with_manifest),
+          CASE(one_thing_wrong), CASE(missing_files), CASE(disk_full),
+          CASE(quantize_equals_convert), CASE(tokens_and_inspect))

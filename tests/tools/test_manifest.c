@@ -38,8 +38,34 @@ TEST(text_of_a_manifest) {
     CHECK(pvl_json_size(&v, pvl_json_object(top, "settings"), "maxTiles", -1, 100, &err) ==
               PVL_OK &&
           v == 6);
+    CHECK(pvl_json_get(pvl_json_object(top, "settings"), "kvType") == NULL);
     cJSON_Delete(root);
     free(text);
+}
+
+/* As the 4B: 5.8 GB with keys and values as floats, 3.5 GB with 8 bits. */
+TEST(a_cache_that_a_page_can_hold) {
+    static const uint64_t weights[] = {UINT64_C(500000000), UINT64_C(2600000000)};
+    for (size_t i = 0; i < 2; i++) {
+        pvl_io_digest chunk = {5, {0xAB, 0xCD}};
+        pvl_output_file file = {"a.gguf", 5, &chunk, 1};
+        pvl_memory memory = {weights[i], UINT64_C(3200000000), 60000000, 0};
+        pvl_manifest m = {.name = "n",
+                          .files = &file,
+                          .file_count = 1,
+                          .context = 4096,
+                          .memory = &memory,
+                          .kv_cache_q8 = 850000000};
+        char *text = pvl_manifest_text(&m);
+        REQUIRE(text);
+        cJSON *root = NULL;
+        pvl_error err = {0};
+        CHECK_EQ_INT(pvl_json_parse(&root, text, strlen(text), "manifest", &err), PVL_OK);
+        pvl_json settings = pvl_json_object((pvl_json){"manifest", root}, "settings");
+        CHECK_STR(pvl_json_string(settings, "kvType", "f32"), i ? "q8" : "f32");
+        cJSON_Delete(root);
+        free(text);
+    }
 }
 
 TEST(files_get_their_names_at_the_end) {
@@ -93,5 +119,5 @@ TEST(given_up_leaves_nothing) {
     folder_end(&f);
 }
 
-TEST_MAIN(CASE(text_of_a_manifest), CASE(files_get_their_names_at_the_end),
-          CASE(given_up_leaves_nothing))
+TEST_MAIN(CASE(text_of_a_manifest), CASE(a_cache_that_a_page_can_hold),
+          CASE(files_get_their_names_at_the_end), CASE(given_up_leaves_nothing))

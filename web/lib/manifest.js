@@ -16,6 +16,8 @@ export const CHUNK = 16 * 1048576;
  * @property {string} [template]
  * @property {ModelFile[]} files
  * @property {{maxTiles?: number, context?: number, maxTokens?: number, temperature?: number, kvType?: 'f32' | 'q8'}} [settings]
+ * @property {{context: number, contextLength?: number, weights: number, kvCache: number, kvCacheQ8: number,
+ *   scratch: number, peakLoad?: number}} [memory] bytes for that context; kvCache as floats, kvCacheQ8 as 8 bits
  */
 
 const MOST_FILES = 1000;

@@ -199,17 +199,17 @@ export class PocketVL {
   /**
    * What a model will need, in bytes, without loading it.
    * @param {ModelSource} source
-   * @param {Pick<LoadOptions, 'context' | 'kvType' | 'threads' | 'signal' | 'onProgress'>} [options]
+   * @param {Pick<LoadOptions, 'context' | 'kvType' | 'threads' | 'signal'>} [options]
    * @returns {Promise<{weights: number, kvCache: number, scratch: number, peakLoad: number, total: number}>}
    */
   static async estimate(source, options = {}) {
     const vl = new this();
     try {
-      const { context, kvType, threads, signal, onProgress } = options;
+      const { context, kvType, threads, signal } = options;
       return await vl.client.call(
         'estimate',
         { source: postedSource(source), options: { context, kvType, threads } },
-        { signal, onProgress: (value) => value.progress && onProgress?.(value.progress) },
+        { signal },
       );
     } finally {
       vl.dispose();

@@ -8,6 +8,7 @@ import { defaultThreads, detect } from './features.js';
 
 const PAGE = 65536;
 const MOST_PAGES = 65535; // with all 65536 of them malloc fails in Chromium
+const DEFAULT_CONTEXT = 4096; // of the engine
 const RESERVE = 160 * 1048576; // code's own data, stacks, activations, a picture
 const STAGING = 4 * 1048576; // bytes pass through here on their way to the loader
 const POOL_DEADLINE = 5000;
@@ -172,6 +173,23 @@ export class Runtime {
   }
 
   /**
+   * Has the memory at least so large now, so that a refusal does not come in the middle of a download.
+   * @param {number} bytes
+   * @returns {boolean}
+   */
+  reserve(bytes) {
+    const { memory } = this.abi;
+    const pages = Math.ceil(bytes / PAGE) - memory.buffer.byteLength / PAGE;
+    try {
+      if (pages > 0) memory.grow(pages);
+    } catch {
+      return false;
+    }
+    this.abi.refresh();
+    return true;
+  }
+
+  /**
    * Called by C between the steps of a prompt.
    * @param {number} stage address of its name
    * @param {number} done
@@ -308,6 +326,24 @@ export class Runtime {
       };
     } finally {
       for (const at of owned) abi.free(at);
+    }
+  }
+
+  /**
+   * The same as the figures that room.js takes; null when the heads are not usable, which loading them will explain.
+   * @param {Uint8Array[]} heads
+   * @param {{context?: number, kvType: 'f32' | 'q8'}} options
+   * @returns {import('./room.js').Need | null}
+   */
+  need(heads, { context = DEFAULT_CONTEXT, kvType }) {
+    try {
+      const of = (/** @type {'f32' | 'q8'} */ type) =>
+        this.estimate(heads, { context, kvType: type, threads: this.threads });
+      const { weights, kvCache, scratch } = of(kvType);
+      return { weights, kvCache, kvCacheQ8: of('q8').kvCache, scratch, context, kvType };
+    } catch (error) {
+      if (error instanceof PocketVLError) return null;
+      throw error;
     }
   }
 

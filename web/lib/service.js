@@ -3,8 +3,9 @@
 import { PocketVLError, aborted, checkSignal } from './errors.js';
 import { loadImage } from './image.js';
 import { isCall } from './protocol.js';
+import { LOOK_FIRST, checkRoom, needOf } from './room.js';
 import { Runtime } from './runtime.js';
-import { streamModel } from './weights.js';
+import { readHeads, streamModel } from './weights.js';
 
 /** @typedef {import('./protocol.js').Port} Port */
 /** @typedef {import('./protocol.js').Call} Call */
@@ -19,7 +20,6 @@ import { streamModel } from './weights.js';
  */
 
 const IMAGE_BUDGET = 128 * 1048576; // bytes of decoded pictures kept between calls
-const HEAD_BYTES = 24 * 1048576; // metadata of the largest vocabularies takes some 10 MB
 
 /** @param {Surroundings} surroundings */
 export function serve({ port, openStore, stillWanted, openPath }) {
@@ -59,6 +59,29 @@ export function serve({ port, openStore, stillWanted, openPath }) {
   /* ---- verbs ---- */
 
   /**
+   * Throws MEMORY, with the figures, where the model is too big for this place; before the download.
+   * @param {Runtime} engine
+   * @param {import('./weights.js').Source} source
+   * @param {import('./manifest.js').Manifest} manifest
+   * @param {boolean} stored
+   * @param {any} options
+   * @param {AbortSignal} signal
+   */
+  async function checkModel(engine, source, manifest, stored, options, signal) {
+    const context = options.context ?? manifest.settings?.context;
+    const kvType = options.kvType ?? manifest.settings?.kvType ?? 'f32';
+    let need = needOf(manifest, { context, kvType });
+    const bytes = manifest.files.reduce((sum, file) => sum + file.bytes, 0);
+    if (!need && !stored && bytes > LOOK_FIRST) {
+      const { heads } = await readHeads(source, { signal, patience: options.patience }, manifest);
+      need = engine.need(heads, { context, kvType });
+    }
+    if (!need) return;
+    const device = Number(/** @type {any} */ (globalThis.navigator)?.deviceMemory ?? 0);
+    checkRoom(need, { device, grow: (wanted) => engine.reserve(wanted) });
+  }
+
+  /**
    * @param {any} args
    * @param {AbortSignal} signal
    * @param {(value: any) => void} tell
@@ -92,10 +115,11 @@ export function serve({ port, openStore, stillWanted, openPath }) {
         keep: options.keep,
         patience: options.patience,
         sink: {
-          async start(manifest) {
+          async start(manifest, stored) {
             if (!fresh) {
               const weightBytes = manifest.files.reduce((sum, file) => sum + file.bytes, 0);
               fresh = await Runtime.start({ ...options, weightBytes });
+              await checkModel(fresh, source, manifest, stored, options, signal);
             }
             checkSignal(signal);
             fresh.abandonLoad();
@@ -296,57 +320,9 @@ export function serve({ port, openStore, stillWanted, openPath }) {
   /**
    * @param {any} args
    * @param {AbortSignal} signal
-   * @param {(value: any) => void} tell
    */
-  async function estimate(args, signal, tell) {
-    const source = await opened(args.source);
-    /** @type {Uint8Array[]} */
-    const heads = [];
-    const quiet = new AbortController();
-    const stop = () => quiet.abort();
-    signal.addEventListener('abort', stop, { once: true });
-    let manifest = /** @type {import('./manifest.js').Manifest | null} */ (null);
-    let file = -1;
-    const enough = new PocketVLError('STATE', 'The heads are read.');
-    for (;;) {
-      // The same way as a load, ended when the heads are there; one file at a time.
-      const wanted = heads.length;
-      /** @type {Uint8Array[]} */
-      let parts = [];
-      let have = 0;
-      file = -1;
-      try {
-        await streamModel(source, {
-          store: null,
-          signal: quiet.signal,
-          onNotice: () => {},
-          onProgress: (progress) => tell({ progress }),
-          sink: {
-            start: async (m) => void (manifest = m),
-            beginFile: () => void file++,
-            push(bytes) {
-              if (file !== wanted) return;
-              parts.push(bytes.slice());
-              have += bytes.length;
-              const size = manifest?.files[file].bytes ?? 0;
-              if (have >= Math.min(HEAD_BYTES, size)) throw enough;
-            },
-          },
-        });
-      } catch (error) {
-        if (error !== enough) throw error;
-      }
-      const head = new Uint8Array(have);
-      let at = 0;
-      for (const part of parts) {
-        head.set(part, at);
-        at += part.length;
-      }
-      parts = [];
-      heads.push(head);
-      const count = /** @type {any} */ (manifest).files.length;
-      if (heads.length >= count) break;
-    }
+  async function estimate(args, signal) {
+    const { heads } = await readHeads(await opened(args.source), { signal });
     const small = await Runtime.start({
       threads: 1,
       weightBytes: 2 * heads.reduce((n, h) => n + h.length, 0),
@@ -374,7 +350,7 @@ export function serve({ port, openStore, stillWanted, openPath }) {
       else if (verb === 'chat') value = await chat(args, signal, tell, say);
       else if (verb === 'tokenize') value = ready().tokenize(args.text);
       else if (verb === 'tiling') value = ready().tiling(args.width, args.height, args.maxTiles);
-      else if (verb === 'estimate') value = await estimate(args, signal, tell);
+      else if (verb === 'estimate') value = await estimate(args, signal);
       else if (verb === 'dispose') {
         runtime = null;
         value = null;

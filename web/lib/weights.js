@@ -12,6 +12,8 @@ import { recordKey } from './store.js';
 
 const IN_FLIGHT = 3; // transactions being written while the next chunk arrives
 const MOST_MANIFEST = 16 * 1048576;
+const FIRST_HEAD = 24 * 1048576; // metadata of the largest vocabularies takes some 10 MB
+const PART_HEAD = 1048576;
 const REFETCH = 3; // times that a chunk with a wrong hash is asked for
 
 /** @typedef {{url: string} | {urls: string[]} | {blobs: {name: string, blob: Blob}[]}} Source */
@@ -19,7 +21,7 @@ const REFETCH = 3; // times that a chunk with a wrong hash is asked for
 /**
  * Where bytes go. `start` is called before the first byte, and again if everything has to begin anew.
  * @typedef {object} Sink
- * @property {(manifest: Manifest) => Promise<void>} start
+ * @property {(manifest: Manifest, stored: boolean) => Promise<void>} start `stored`: all of it is in the store
  * @property {(name: string, bytes: number) => void} beginFile
  * @property {(bytes: Uint8Array) => void} push
  */
@@ -178,6 +180,36 @@ async function manifestOf(source, context) {
 }
 
 /**
+ * The beginnings of a model's files, which hold metadata and the list of tensors. Later parts of a split file have only
+ * the list.
+ * @param {Source} source
+ * @param {Pick<Context, 'signal' | 'patience'>} context
+ * @param {Manifest} [known] where it has been fetched already
+ * @returns {Promise<{manifest: Manifest, heads: Uint8Array[]}>}
+ */
+export async function readHeads(source, context, known) {
+  const manifest = known ?? (await manifestOf(source, /** @type {Context} */ (context)));
+  const heads = [];
+  for (const [i, file] of manifest.files.entries()) {
+    const later = /-(?!00001-)\d{5}-of-\d{5}\.gguf$/i.test(file.name);
+    const bytes = Math.min(later ? PART_HEAD : FIRST_HEAD, file.bytes);
+    if ('blobs' in source) {
+      heads.push(new Uint8Array(await source.blobs[i].blob.slice(0, bytes).arrayBuffer()));
+      continue;
+    }
+    const head = new Uint8Array(bytes);
+    let at = 0;
+    const range = { start: 0, end: bytes, total: file.bytes };
+    await download(String(file.url), range, context, async (piece) => {
+      head.set(piece, at);
+      at += piece.length;
+    });
+    heads.push(head);
+  }
+  return { manifest, heads };
+}
+
+/**
  * Brings a model into the sink.
  * @param {Source} source
  * @param {Context} context
@@ -333,9 +365,10 @@ class Transfer {
   async run() {
     const { manifest, context, meter, key } = this;
     const created = this.record?.created ?? Date.now();
+    // The sink may refuse a model; then nothing of it is noted in the store.
+    await context.sink.start(manifest, Boolean(this.record?.complete));
     if (this.store) await this.prepareStore(created);
     meter.restart(totalBytes(manifest));
-    await context.sink.start(manifest);
     for (let f = 0; f < manifest.files.length; f++) await this.file(f);
     await Promise.all(this.writes);
     let stored = false;

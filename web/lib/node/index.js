@@ -53,6 +53,8 @@ async function localFiles(path) {
   );
   const file = folder ? join(path, 'manifest.json') : path;
   let paths = splitUrls(file);
+  /** @type {'f32' | 'q8' | undefined} */
+  let kvType;
   if (file.endsWith('.json')) {
     let json;
     try {
@@ -63,9 +65,11 @@ async function localFiles(path) {
         `The manifest ${file} cannot be read: ${/** @type {Error} */ (error).message}.`,
       );
     }
-    paths = checkManifest(json, file).files.map(({ name }) => join(dirname(file), name));
+    const manifest = checkManifest(json, file);
+    kvType = manifest.settings?.kvType;
+    paths = manifest.files.map(({ name }) => join(dirname(file), name));
   }
-  return Promise.all(
+  const blobs = await Promise.all(
     paths.map((name) =>
       opening(name, 'model file', async () => ({
         name: basename(name),
@@ -74,6 +78,7 @@ async function localFiles(path) {
       })),
     ),
   );
+  return { blobs, kvType };
 }
 
 const isUrl = (/** @type {unknown} */ text) => /^(https?|disk):/i.test(String(text));
@@ -90,7 +95,8 @@ export class PocketVL extends Base {
         : typeof source === 'string' && !isUrl(source);
     if (!local) return super.loadModel(source, { store: 'none', ...options });
     const path = source instanceof URL ? fileURLToPath(source) : String(source);
-    return this.loadPosted({ blobs: await localFiles(path) }, { store: 'none', ...options });
+    const { blobs, kvType } = await localFiles(path);
+    return this.loadPosted({ blobs }, { store: 'none', kvType, ...options });
   }
 }
 
