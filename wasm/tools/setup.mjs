@@ -2,7 +2,7 @@
 // header libraries, Emscripten, Chromium. Says what it does, changes no apt sources, and does
 // nothing, offline, in well under a second when all is there.
 //
-//   node wasm/tools/setup.mjs [page | native | test]...     (default: test, which is everything)
+//   node wasm/tools/setup.mjs [page | native | fuzz | test]...     (default: test, which is everything)
 import { createHash } from 'node:crypto';
 import {
   chmodSync,
@@ -32,13 +32,14 @@ import {
   which,
 } from './shell.mjs';
 
-/** @typedef {'page' | 'native' | 'test'} Purpose */
+/** @typedef {'page' | 'native' | 'fuzz' | 'test'} Purpose */
 
 /**
  * @typedef {object} Tools what setup found
  * @property {string} emcc
  * @property {string} emcmake
  * @property {string} cmake
+ * @property {string} clang a compiler with libFuzzer
  * @property {string} include a folder with headers that the system lacks, or ''
  * @property {string} chromium
  */
@@ -58,6 +59,14 @@ const cHeader = () => {
   return header('stdio.h') || existsSync(join('/usr/include', triple, 'stdio.h'));
 };
 
+/** libFuzzer comes with Clang's runtime libraries, which are a package of their own. */
+const hasFuzzer = () => {
+  const clang = which('clang');
+  if (!clang) return false;
+  const folder = join(capture(clang, ['-print-resource-dir']).stdout.trim(), 'lib', 'linux');
+  return existsSync(folder) && readdirSync(folder).some((name) => /clang_rt\.fuzzer/.test(name));
+};
+
 /**
  * What comes as a Debian package: the package's names, whether it is there, who needs it.
  * @type {{packages: string[], there: () => boolean, needs: Purpose[], what: string}[]}
@@ -70,34 +79,40 @@ const SYSTEM = [
     needs: ['native', 'test'],
   },
   {
+    what: 'Clang and its sanitizers',
+    packages: ['clang', 'libclang-rt-dev'],
+    there: hasFuzzer,
+    needs: ['fuzz', 'test'],
+  },
+  {
     what: 'CMake',
     packages: ['cmake'],
     there: () => Boolean(which('cmake')),
-    needs: ['page', 'native', 'test'],
+    needs: ['page', 'native', 'fuzz', 'test'],
   },
   {
     what: 'Ninja',
     packages: ['ninja-build'],
     there: () => Boolean(which('ninja')),
-    needs: ['page', 'native', 'test'],
+    needs: ['page', 'native', 'fuzz', 'test'],
   },
   {
     what: 'stb_image',
     packages: ['libstb-dev'],
     there: () => header('stb/stb_image.h'),
-    needs: ['page', 'native', 'test'],
+    needs: ['page', 'native', 'fuzz', 'test'],
   },
   {
     what: 'SIMDe',
     packages: ['libsimde-dev'],
     there: () => header('simde/wasm/simd128.h'),
-    needs: ['native', 'test'],
+    needs: ['native', 'fuzz', 'test'],
   },
   {
     what: 'cJSON',
     packages: ['libcjson-dev'],
     there: () => header('cjson/cJSON.h'),
-    needs: ['native', 'test'],
+    needs: ['native', 'fuzz', 'test'],
   },
   {
     what: 'Chromium',
@@ -169,6 +184,21 @@ function linkUnpacked() {
       : `export FONTCONFIG_FILE='${fontList}'\n`;
     script('chromium', `'${browser}' --no-sandbox`, fonts);
   }
+  const flags = [
+    `-B '${usr}/bin'`,
+    `-B '${usr}/lib/${triple}'`,
+    `-idirafter '${usr}/include'`,
+    `-idirafter '${usr}/include/${triple}'`,
+    `-L '${usr}/lib/${triple}'`,
+    `-Wl,-rpath,'${usr}/lib/${triple}'`,
+  ];
+  const clang = join(usr, 'bin/clang');
+  if (existsSync(clang)) {
+    script(
+      'clang',
+      `'${clang}' --gcc-toolchain='${usr}' -Wno-unused-command-line-argument ${flags.join(' ')}`,
+    );
+  }
   const gcc = existsSync(join(usr, 'bin'))
     ? readdirSync(join(usr, 'bin')).find((name) => /^([\w]+-linux-gnu-)?gcc-\d+$/.test(name))
     : '';
@@ -184,14 +214,6 @@ function linkUnpacked() {
       );
       writeFileSync(file, moved, 'latin1');
     }
-    const flags = [
-      `-B '${usr}/bin'`,
-      `-B '${usr}/lib/${triple}'`,
-      `-idirafter '${usr}/include'`,
-      `-idirafter '${usr}/include/${triple}'`,
-      `-L '${usr}/lib/${triple}'`,
-      `-Wl,-rpath,'${usr}/lib/${triple}'`,
-    ];
     script('cc', `'${usr}/bin/${gcc}' ${flags.join(' ')}`);
     for (const name of ['ar', 'ranlib', 'as', 'ld', 'nm', 'strip', 'objcopy', 'objdump']) {
       const tool = [`${triple}-${name}`, name].find((file) => existsSync(join(usr, 'bin', file)));
@@ -271,13 +293,14 @@ export async function setup(purposes) {
   linkCache();
   await npmPackages();
   await systemPackages(purposes);
-  const wantsWasm = purposes.some((purpose) => purpose !== 'native');
+  const wantsWasm = purposes.some((purpose) => purpose === 'page' || purpose === 'test');
   const emscripten = wantsWasm ? await findEmscripten() : { emcc: '', emcmake: '' };
   const include = existsSync(join(unpacked, 'usr/include')) ? join(unpacked, 'usr/include') : '';
   return {
     emcc: emscripten.emcc,
     emcmake: emscripten.emcmake,
     cmake: which('cmake'),
+    clang: which('clang'),
     include,
     chromium: findChromium(),
   };
