@@ -7,9 +7,10 @@
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { join, relative } from 'node:path';
+import { basename, join, relative } from 'node:path';
 import { belowReached, measure, table } from '../wasm/tools/accuracy.mjs';
 import { build, buildFolder } from '../wasm/tools/build.mjs';
+import { fuzzCommand, targets } from './fuzz/fuzz.mjs';
 import { checks } from '../wasm/tools/lint.mjs';
 import { setup } from '../wasm/tools/setup.mjs';
 import { Trouble, environment, relaxedFlags, root, say } from '../wasm/tools/shell.mjs';
@@ -144,6 +145,20 @@ function programsOf(/** @type {string} */ folder) {
   return sources.map((name) => name.replace('.c', '')).sort();
 }
 
+/** C programs in which several threads meet. */
+const THREADED = [
+  'unit/test_threads',
+  'unit/test_resize',
+  'kernels/test_gemm',
+  'kernels/test_attn',
+  'kernels/test_rows',
+  'model/test_parity',
+  'model/test_session',
+];
+
+/** Fresh fuzzing of each target in a test run, in seconds. */
+const FUZZ_SECONDS = 60;
+
 const C_FOLDERS = ['unit', 'kernels', 'model', 'faults'];
 
 /** The C programs of a folder, in the sanitizer build. */
@@ -238,6 +253,41 @@ const SLICES = {
   kernels: native('kernels', 'every kernel variant against scalar'),
   model: native('model', 'parity with the reference, stage by stage'),
   faults: native('faults', 'hostile files, failing allocations'),
+  threads: {
+    about: 'C programs with several threads under ThreadSanitizer',
+    needs: ['native'],
+    run: async (tools) => {
+      await build(['tsan'], tools);
+      return inLanes(THREADED, 1, (name) =>
+        program(`tsan ${name}`, join(buildFolder('tsan'), 'tests', basename(name)), []),
+      );
+    },
+  },
+  fuzz: {
+    about: `what fuzzing found, and ${FUZZ_SECONDS} s of it anew for each target`,
+    needs: ['fuzz'],
+    run: async (tools) => {
+      await build(['fuzz'], tools);
+      const list = targets().flatMap((target) => [
+        { target, seconds: 0 },
+        { target, seconds: FUZZ_SECONDS },
+      ]);
+      return inLanes(list, availableParallelism(), async ({ target, seconds }) => {
+        const start = Date.now();
+        const { command, args, env } = fuzzCommand(target, seconds);
+        const { code, why, output } = await collect(command, args, { env, limit: PROGRAM_LIMIT });
+        const label = `fuzz ${target}, ${seconds ? `${seconds} s` : 'replay'}`;
+        if (code === 0) {
+          const runs = /number_of_executed_units: *(\d+)/.exec(output)?.[1];
+          console.log(`ok   ${label}${runs ? `: ${runs} inputs` : ''} (${took(start)})`);
+          return { passed: 1, failed: 0, skipped: 0 };
+        }
+        console.log(`FAIL ${label}: ${why}`);
+        console.log(output.trimEnd().split('\n').slice(-60).join('\n').replace(/^/gm, '     '));
+        return fail(label);
+      });
+    },
+  },
   wasm: {
     about:
       'the same C programs as WebAssembly under Node.js, relaxed and plain SIMD, and tests/wasm',

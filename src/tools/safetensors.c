@@ -158,10 +158,11 @@ static pvl_status read_header(pvl_checkpoint *c, size_t file, const char *text, 
     }
     cJSON_Delete(root);
     PVL_TRY(status);
-    pvl_st_tensor *t = c->tensors + first;
     size_t n = c->count - first;
-    if (n > 1)
-        qsort(t, n, sizeof *t, by_offset);
+    if (n < 2)
+        return PVL_OK;
+    pvl_st_tensor *t = c->tensors + first;
+    qsort(t, n, sizeof *t, by_offset);
     for (size_t i = 1; i < n; i++) {
         if (t[i].begin < t[i - 1].begin + t[i - 1].bytes && t[i].bytes)
             return pvl_fail(err, PVL_E_FORMAT, "%s: tensors %.100s and %.100s overlap.",

@@ -25,7 +25,7 @@ const PICTURE_TOKENS = [
 ];
 
 /** The printable characters that stand for the 256 bytes in byte-level BPE, in Qwen2's order of ids. */
-function byteSpellings() {
+export function byteSpellings() {
   const same = (/** @type {number} */ b) =>
     (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
   const bytes = Array.from({ length: 256 }, (_, b) => b);

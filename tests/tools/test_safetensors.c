@@ -65,6 +65,24 @@ TEST(values_of_each_type) {
     folder_end(&f);
 }
 
+/* Found by fuzzing: without tensors there is no list to sort. */
+TEST(no_tensors) {
+    static const char *const headers[] = {"{}", "{\"__metadata__\":{\"format\":\"pt\"}}"};
+    test_folder f;
+    REQUIRE(folder_make(&f));
+    const char *path = folder_file(&f, "x.safetensors");
+    for (size_t i = 0; i < 2; i++) {
+        write_file(path, headers[i], 0);
+        pvl_checkpoint *c;
+        pvl_error err = {0};
+        CHECK_MSG(pvl_checkpoint_open(&c, path, &err) == PVL_OK, "%s", err.message);
+        REQUIRE(c);
+        CHECK_EQ_UINT(pvl_checkpoint_count(c), 0);
+        pvl_checkpoint_close(c);
+    }
+    folder_end(&f);
+}
+
 static void check_refused(const char *path, pvl_status code, const char *piece) {
     pvl_checkpoint *c;
     pvl_error err = {0};
@@ -199,4 +217,5 @@ TEST(damaged_at_random) {
     folder_end(&f);
 }
 
-TEST_MAIN(CASE(values_of_each_type), CASE(hostile_headers), CASE(folders), CASE(damaged_at_random))
+TEST_MAIN(CASE(values_of_each_type), CASE(no_tensors), CASE(hostile_headers), CASE(folders),
+          CASE(damaged_at_random))

@@ -1,10 +1,12 @@
 // Builds what is asked for, each in its own folder under build/, and only what changed.
 //
-//   node wasm/tools/build.mjs [page | native | asan | tests | bench]...     (default: page native)
+//   node wasm/tools/build.mjs [page | native | asan | tsan | fuzz | tests | bench]...     (default: page native)
 //
 //   page    the two WebAssembly modules in web/wasm and the vendored scripts in web/vendor
 //   native  the command line tool and the benchmarks, for this machine's processor: build/native
 //   asan    the C tests under AddressSanitizer and UBSan: build/asan
+//   tsan    the C tests under ThreadSanitizer: build/tsan
+//   fuzz    the fuzz targets, by Clang: build/fuzz
 //   tests   the C tests as WebAssembly, once per module: build/wasm
 //   bench   the loops that measure the machine's ceilings in the browser: build/wasm/bench
 import {
@@ -21,15 +23,25 @@ import { join } from 'node:path';
 import { Trouble, isMain, main, newest, root, run, say, step } from './shell.mjs';
 import { setup } from './setup.mjs';
 
-/** @typedef {'page' | 'native' | 'asan' | 'tests' | 'bench'} Part */
+/** @typedef {'page' | 'native' | 'asan' | 'tsan' | 'fuzz' | 'tests' | 'bench'} Part */
 /** @typedef {import('./setup.mjs').Tools} Tools */
 
-const FOLDERS = { page: 'wasm', tests: 'wasm', bench: 'wasm', native: 'native', asan: 'asan' };
+const FOLDERS = {
+  page: 'wasm',
+  tests: 'wasm',
+  bench: 'wasm',
+  native: 'native',
+  asan: 'asan',
+  tsan: 'tsan',
+  fuzz: 'fuzz',
+};
 const TARGETS = {
   page: 'modules',
   tests: 'c_tests',
   native: 'programs',
   asan: 'c_tests',
+  tsan: 'c_tests',
+  fuzz: 'fuzzers',
   bench: 'programs',
 };
 const NAMES = {
@@ -37,6 +49,8 @@ const NAMES = {
   tests: 'the C tests as WebAssembly',
   native: 'the command line tool and benchmarks',
   asan: 'the C tests with sanitizers',
+  tsan: 'the C tests with the thread sanitizer',
+  fuzz: 'the fuzz targets',
   bench: 'the loops behind the ceilings',
 };
 
@@ -50,6 +64,13 @@ function options(/** @type {Part} */ part, /** @type {Tools} */ tools) {
   if (part === 'native') return [...common, '-DPVL_NATIVE=ON', '-DPVL_TESTS=OFF'];
   if (part === 'asan') {
     return [...common, '-DPVL_SANITIZE=ON', '-DPVL_BENCH=OFF', '-DCMAKE_BUILD_TYPE=RelWithDebInfo'];
+  }
+  if (part === 'tsan') {
+    return [...common, '-DPVL_TSAN=ON', '-DPVL_BENCH=OFF', '-DCMAKE_BUILD_TYPE=RelWithDebInfo'];
+  }
+  if (part === 'fuzz') {
+    const clang = [`-DCMAKE_C_COMPILER=${tools.clang}`, '-DPVL_FUZZ=ON', '-DPVL_TESTS=OFF'];
+    return [...common, ...clang, '-DPVL_BENCH=OFF', '-DCMAKE_BUILD_TYPE=RelWithDebInfo'];
   }
   return common;
 }
@@ -112,7 +133,9 @@ if (isMain(import.meta.url)) {
     const named = /** @type {Part[]} */ (process.argv.slice(2));
     for (const part of named) {
       if (!(part in FOLDERS))
-        throw new Trouble(`There is no part "${part}": page, native, asan, tests, bench.`);
+        throw new Trouble(
+          `There is no part "${part}": page, native, asan, tsan, fuzz, tests, bench.`,
+        );
     }
     /** @type {Part[]} */
     const parts = named.length ? named : ['page', 'native'];
@@ -122,6 +145,7 @@ if (isMain(import.meta.url)) {
     const purposes = [];
     if (wasm) purposes.push('page');
     if (native) purposes.push('native');
+    if (parts.includes('fuzz')) purposes.push('fuzz');
     await build(parts, await setup(purposes));
     say('[pocketvl] Next: npm start, or npm test.');
   });

@@ -2,9 +2,9 @@
 // header libraries, Emscripten, browsers. Says what it does, changes no apt sources, and does
 // nothing, offline, in well under a second when all is there.
 //
-//   node wasm/tools/setup.mjs [page | native | test]...     (default: test, which is everything)
+//   node wasm/tools/setup.mjs [page | native | fuzz | test]...     (default: test, which is everything)
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { hasApt, installPackages, mayInstall, unpackPackages } from './apt.mjs';
 import { chromiumPath, firefoxPath, miniBrowserPath } from './browsers.mjs';
@@ -12,13 +12,14 @@ import { findEmscripten } from './emscripten.mjs';
 import { Trouble, cache, capture, isMain, main, root, run, say, step, which } from './shell.mjs';
 import { linkUnpacked, unpacked } from './unpacked.mjs';
 
-/** @typedef {'page' | 'native' | 'test'} Purpose */
+/** @typedef {'page' | 'native' | 'fuzz' | 'test'} Purpose */
 
 /**
  * @typedef {object} Tools what setup found
  * @property {string} emcc
  * @property {string} emcmake
  * @property {string} cmake
+ * @property {string} clang a compiler with libFuzzer
  * @property {string} include a folder with headers that the system lacks, or ''
  * @property {string} chromium
  */
@@ -33,6 +34,14 @@ const cHeader = () => {
   if (!compiler) return false;
   const triple = capture(compiler, ['-print-multiarch']).stdout.trim();
   return header('stdio.h') || existsSync(join('/usr/include', triple, 'stdio.h'));
+};
+
+/** libFuzzer comes with Clang's runtime libraries, which are a package of their own. */
+const hasFuzzer = () => {
+  const clang = which('clang');
+  if (!clang) return false;
+  const folder = join(capture(clang, ['-print-resource-dir']).stdout.trim(), 'lib', 'linux');
+  return existsSync(folder) && readdirSync(folder).some((name) => /clang_rt\.fuzzer/.test(name));
 };
 
 /**
@@ -50,34 +59,40 @@ const SYSTEM = [
     needs: ['native', 'test'],
   },
   {
+    what: 'Clang and its sanitizers',
+    packages: ['clang', 'libclang-rt-dev'],
+    there: hasFuzzer,
+    needs: ['fuzz', 'test'],
+  },
+  {
     what: 'CMake',
     packages: ['cmake'],
     there: () => Boolean(which('cmake')),
-    needs: ['page', 'native', 'test'],
+    needs: ['page', 'native', 'fuzz', 'test'],
   },
   {
     what: 'Ninja',
     packages: ['ninja-build'],
     there: () => Boolean(which('ninja')),
-    needs: ['page', 'native', 'test'],
+    needs: ['page', 'native', 'fuzz', 'test'],
   },
   {
     what: 'stb_image',
     packages: ['libstb-dev'],
     there: () => header('stb/stb_image.h'),
-    needs: ['page', 'native', 'test'],
+    needs: ['page', 'native', 'fuzz', 'test'],
   },
   {
     what: 'SIMDe',
     packages: ['libsimde-dev'],
     there: () => header('simde/wasm/simd128.h'),
-    needs: ['native', 'test'],
+    needs: ['native', 'fuzz', 'test'],
   },
   {
     what: 'cJSON',
     packages: ['libcjson-dev'],
     there: () => header('cjson/cJSON.h'),
-    needs: ['native', 'test'],
+    needs: ['native', 'fuzz', 'test'],
   },
   {
     what: 'Chromium',
@@ -210,13 +225,14 @@ export async function setup(purposes) {
   linkCache();
   await npmPackages();
   await systemPackages(purposes);
-  const wantsWasm = purposes.some((purpose) => purpose !== 'native');
+  const wantsWasm = purposes.some((purpose) => purpose === 'page' || purpose === 'test');
   const emscripten = wantsWasm ? await findEmscripten() : { emcc: '', emcmake: '' };
   const include = existsSync(join(unpacked, 'usr/include')) ? join(unpacked, 'usr/include') : '';
   return {
     emcc: emscripten.emcc,
     emcmake: emscripten.emcmake,
     cmake: which('cmake'),
+    clang: which('clang'),
     include,
     chromium: chromiumPath(),
   };

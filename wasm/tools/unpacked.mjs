@@ -58,6 +58,21 @@ export function linkUnpacked() {
     script('chromium', `'${browser}' --no-sandbox`, fonts);
   }
   linkMerged(triple, script);
+  const flags = [
+    `-B '${usr}/bin'`,
+    `-B '${usr}/lib/${triple}'`,
+    `-idirafter '${usr}/include'`,
+    `-idirafter '${usr}/include/${triple}'`,
+    `-L '${usr}/lib/${triple}'`,
+    `-Wl,-rpath,'${usr}/lib/${triple}'`,
+  ];
+  const clang = join(usr, 'bin/clang');
+  if (existsSync(clang)) {
+    script(
+      'clang',
+      `'${clang}' --gcc-toolchain='${usr}' -Wno-unused-command-line-argument ${flags.join(' ')}`,
+    );
+  }
   const gcc = existsSync(join(usr, 'bin'))
     ? readdirSync(join(usr, 'bin')).find((name) => /^([\w]+-linux-gnu-)?gcc-\d+$/.test(name))
     : '';
@@ -73,14 +88,6 @@ export function linkUnpacked() {
       );
       writeFileSync(file, moved, 'latin1');
     }
-    const flags = [
-      `-B '${usr}/bin'`,
-      `-B '${usr}/lib/${triple}'`,
-      `-idirafter '${usr}/include'`,
-      `-idirafter '${usr}/include/${triple}'`,
-      `-L '${usr}/lib/${triple}'`,
-      `-Wl,-rpath,'${usr}/lib/${triple}'`,
-    ];
     script('cc', `'${usr}/bin/${gcc}' ${flags.join(' ')}`);
     for (const name of ['ar', 'ranlib', 'as', 'ld', 'nm', 'strip', 'objcopy', 'objdump']) {
       const tool = [`${triple}-${name}`, name].find((file) => existsSync(join(usr, 'bin', file)));
