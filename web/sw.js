@@ -35,7 +35,9 @@ const own = (() => {
 const scope = String(worker.registration.scope);
 const OURS = `pocketvl-page ${scope} `;
 const STATE = `${OURS}state`;
-const cacheOf = (/** @type {Release} */ { version }) => OURS + (version || 'kept');
+/** What came from the network for want of something better: for visits without it. */
+const KEPT = `${OURS}kept`;
+const cacheOf = (/** @type {Release} */ { version }) => (version ? OURS + version : KEPT);
 const addressIn = (/** @type {string} */ path) => new URL(path, scope).href;
 
 /** What is written down beside the files, since workers come and go. @type {(name: 'current' | 'next') => Promise<Release | null>} */
@@ -123,25 +125,27 @@ function addressOf(request) {
 async function answer(request, afterwards) {
   const address = addressOf(request);
   const release = await current();
-  const cache = await caches.open(cacheOf(release)).catch(() => null); // no storage: the page works, with its network
-  const kept = () => cache?.match(address).catch(() => undefined);
+  const kept = (/** @type {string} */ cacheName) =>
+    caches.match(address, { cacheName }).catch(() => undefined); // no storage: the page works, with its network
   const path = address.startsWith(scope) ? address.slice(scope.length) || './' : '';
-  const released = path in release.files;
+  const released = Object.hasOwn(release.files, path);
   // Who asks for a reload of a single file wants the host's word. The page itself is the release's, also when reloaded.
   if (released && (request.mode === 'navigate' || request.cache !== 'reload')) {
-    const known = await kept();
+    const known = await kept(cacheOf(release));
     if (known) return withHeaders(known);
     afterwards(completed(release));
   }
   try {
     const response = await fetch(request);
     const size = Number(response.headers.get('content-length') ?? 0);
-    const keep = response.status === 200 && !response.redirected && size <= MOST_BYTES;
-    if (cache && keep && !released)
-      afterwards(cache.put(address, response.clone()).catch(() => {}));
+    if (response.status === 200 && !response.redirected && size <= MOST_BYTES) {
+      const copy = response.clone();
+      const keep = async () => (await caches.open(KEPT)).put(address, copy);
+      afterwards(keep().catch(() => {}));
+    }
     return withHeaders(response);
   } catch (error) {
-    const known = await kept();
+    const known = await kept(KEPT);
     if (known) return withHeaders(known);
     throw error;
   }
@@ -160,7 +164,7 @@ worker.addEventListener('activate', (/** @type {any} */ event) => {
     serving = Promise.resolve(own);
     await write('current', own);
     for (const name of await caches.keys()) {
-      if (name.startsWith(OURS) && name !== cacheOf(own) && name !== STATE)
+      if (name.startsWith(OURS) && ![cacheOf(own), STATE, KEPT].includes(name))
         await caches.delete(name);
     }
   };
