@@ -2,7 +2,7 @@
 //
 //   node wasm/tools/build.mjs [page | native | asan | tsan | fuzz | tests | bench]...     (default: page native)
 //
-//   page    the two WebAssembly modules in web/wasm and the vendored scripts in web/vendor
+//   page    the two WebAssembly modules in web/wasm, the vendored scripts in web/vendor, the list of files web/precache.js
 //   native  the command line tool and the benchmarks, for this machine's processor: build/native
 //   asan    the C tests under AddressSanitizer and UBSan: build/asan
 //   tsan    the C tests under ThreadSanitizer: build/tsan
@@ -21,6 +21,7 @@ import {
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { Trouble, isMain, main, newest, root, run, say, step } from './shell.mjs';
+import { writePrecache } from './precache.mjs';
 import { setup } from './setup.mjs';
 
 /** @typedef {'page' | 'native' | 'asan' | 'tsan' | 'fuzz' | 'tests' | 'bench'} Part */
@@ -125,6 +126,7 @@ export async function build(parts, tools) {
         'The build made no web/wasm/pocketvl-simd.wasm: is wasm/exports.txt there?',
       );
     }
+    if (part === 'page') writePrecache(join(root, 'web'));
   }
 }
 

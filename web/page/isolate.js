@@ -1,7 +1,8 @@
-// Threads need an isolated page. Where the host sends no headers for that, the service worker does, from the second load on:
-// this reloads once, when it has just been installed.
+// Threads need an isolated page. Where the host sends no headers for that, the service worker does, from the second load
+// on: this reloads once, when it has just been installed. It also lets a new release in, which an earlier visit fetched.
 
 const KEY = 'pocketvl-isolation-reload';
+const LONGEST_WAIT = 5000;
 
 const ready = () => self.crossOriginIsolated && typeof SharedArrayBuffer === 'function';
 
@@ -17,6 +18,12 @@ function mark(verb) {
   }
 }
 
+/** @returns {Promise<never>} */
+function reload() {
+  location.reload();
+  return new Promise(() => {});
+}
+
 /** Waits for the worker to run; a failed installation ends the waiting, too. */
 const activated = (/** @type {ServiceWorker} */ worker) =>
   new Promise((done) => {
@@ -25,9 +32,23 @@ const activated = (/** @type {ServiceWorker} */ worker) =>
         done(worker.state === 'activated');
     };
     worker.addEventListener('statechange', look);
-    setTimeout(() => done(false), 5000);
+    setTimeout(() => done(false), LONGEST_WAIT);
     look();
   });
+
+/**
+ * The worker that serves this page hands over to a release that is there, if no other tab is open; once for each.
+ * @param {ServiceWorker} controller
+ */
+async function takeNewRelease(controller) {
+  const { port1, port2 } = new MessageChannel();
+  const taken = new Promise((done) => {
+    port1.onmessage = ({ data }) => done(data);
+    setTimeout(() => done(false), LONGEST_WAIT);
+  });
+  controller.postMessage('newest release', [port2]);
+  if (await taken) await reload();
+}
 
 /**
  * True when threads can be used. May reload the page instead of returning.
@@ -35,17 +56,25 @@ const activated = (/** @type {ServiceWorker} */ worker) =>
  * @returns {Promise<boolean>}
  */
 export async function isolate(script) {
-  const supported = self.isSecureContext && 'serviceWorker' in navigator;
+  if (!self.isSecureContext || !('serviceWorker' in navigator)) return ready();
+  const { serviceWorker } = navigator;
+  // Asking for an installed worker is no request; the host's own caching rules say how often the browser looks for a new
+  // one, at most once a day without an answer from there.
+  const register = () => serviceWorker.register(script, { updateViaCache: 'all' });
+  const scope = new URL('./', new URL(script, location.href)).href; // a wider one is somebody else's
+  const found = await serviceWorker.getRegistration(script).catch(() => undefined);
+  const registration = found?.scope === scope ? found : undefined;
+  if (registration?.waiting && serviceWorker.controller)
+    await takeNewRelease(serviceWorker.controller);
   if (ready()) {
     mark('remove');
-    if (supported) navigator.serviceWorker.register(script).catch(() => {});
+    if (!registration) register().catch(() => {});
     return true;
   }
-  if (!supported || mark('get')) return false;
-  const registration = await navigator.serviceWorker.register(script).catch(() => null);
-  const worker = registration?.installing ?? registration?.waiting ?? registration?.active;
+  if (mark('get')) return false;
+  const made = registration ?? (await register().catch(() => null));
+  const worker = made?.active ?? made?.installing ?? made?.waiting;
   if (!worker || !(await activated(worker))) return false;
   mark('set'); // one attempt: a host where it fails must not loop
-  location.reload();
-  return new Promise(() => {});
+  return reload();
 }

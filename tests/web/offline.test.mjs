@@ -1,0 +1,191 @@
+// Visits after the first: no request at all, new releases all the same, and never a mixture of two.
+import assert from 'node:assert/strict';
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test, { after, before, beforeEach } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { writePrecache } from '../../wasm/tools/precache.mjs';
+import { serve } from '../../web/serve.mjs';
+import { askOnPage, chromium, modelReady } from './browser.mjs';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const SHAPES = join(root, 'web', 'samples', 'shapes.jpg');
+const LIMIT = { timeout: 180_000 };
+/** What a browser looks at by itself, to learn whether there is a new release. */
+const LOOKS = ['/sw.js', '/precache.js'];
+
+/** @typedef {import('puppeteer-core').Page} Page */
+
+/** @type {import('puppeteer-core').Browser} */
+let browser;
+/** @type {string} */
+let folder;
+
+before(async () => {
+  browser = await chromium();
+}, LIMIT);
+after(() => browser?.close(), LIMIT);
+beforeEach(() => {
+  // A host's copy of the page, which the test may change.
+  folder = mkdtempSync(join(tmpdir(), 'pocketvl-release-'));
+  cpSync(join(root, 'web'), join(folder, 'web'), {
+    recursive: true,
+    filter: (path) => !/\.gguf$|web\/dist/.test(path),
+  });
+  const gguf = 'models/demo/pocketvl-demo.gguf';
+  symlinkSync(join(root, 'web', gguf), join(folder, 'web', gguf));
+  writePrecache(join(folder, 'web'));
+});
+
+/**
+ * @param {import('node:test').TestContext} t
+ * @param {{caching?: string}} [options] the Cache-Control of the host
+ */
+async function host(t, { caching } = {}) {
+  const site = await serve({ port: 0, folder });
+  /** @type {string[]} */
+  const log = [];
+  site.server.prependListener('request', (request, response) => {
+    log.push(String(request.url).replace('/web', ''));
+    if (!caching) return;
+    const { writeHead } = response;
+    response.writeHead = (/** @type {number} */ status, /** @type {any} */ headers) =>
+      writeHead.call(response, status, { ...headers, 'Cache-Control': caching });
+  });
+  const context = await browser.createBrowserContext();
+  const mine = folder;
+  t.after(async () => {
+    await context.close();
+    await site.close();
+    rmSync(mine, { recursive: true, force: true });
+  });
+  return { url: `${site.url}web/`, log, site, context };
+}
+
+/** @param {Awaited<ReturnType<typeof host>>} at */
+async function visit(at) {
+  const page = await at.context.newPage();
+  page.setDefaultTimeout(60_000);
+  await page.goto(at.url);
+  await page.waitForFunction(() => crossOriginIsolated, { timeout: 30_000 });
+  await modelReady(page);
+  return page;
+}
+
+/** Until the service worker of the newest release has all of it. @param {Page} page */
+const settled = (page) =>
+  page.evaluate(async () => {
+    const registration = await navigator.serviceWorker.ready;
+    while (registration.installing) await new Promise((done) => setTimeout(done, 50));
+  });
+
+/**
+ * A new release on the host.
+ * @param {string} title
+ */
+function publish(title) {
+  const file = join(folder, 'web', 'index.html');
+  writeFileSync(file, readFileSync(file, 'utf8').replace(/<title>.*?</, `<title>${title}<`));
+  writePrecache(join(folder, 'web'));
+}
+
+test(
+  'a second visit asks the host for nothing at all, and then works without it',
+  LIMIT,
+  async (t) => {
+    const at = await host(t, { caching: 'max-age=600' });
+    const first = await visit(at);
+    await settled(first);
+    await first.close();
+    at.log.length = 0;
+    const second = await visit(at);
+    assert.ok((await askOnPage(second, 'How many shapes are there?', { file: SHAPES })).length > 0);
+    const stats = await second.evaluate(() => /** @type {any} */ (globalThis).pocketvl.stats);
+    assert.equal(stats.tiles > 0, true);
+    await second.reload();
+    await modelReady(second);
+    assert.deepEqual(at.log, []);
+    await second.close();
+    await at.site.close();
+    const third = await visit(at);
+    assert.ok((await askOnPage(third, 'How many shapes are there?', { file: SHAPES })).length > 0);
+  },
+);
+
+test(
+  'where the host forbids caching, the browser looks for a new release, and that is all',
+  LIMIT,
+  async (t) => {
+    const at = await host(t);
+    const first = await visit(at);
+    await settled(first);
+    await first.close();
+    at.log.length = 0;
+    const second = await visit(at);
+    assert.ok((await askOnPage(second, 'How many shapes are there?', { file: SHAPES })).length > 0);
+    assert.deepEqual(
+      at.log.filter((path) => !LOOKS.includes(path)),
+      [],
+    );
+  },
+);
+
+test('a new release: fetched behind a visit, shown as a whole at the next', LIMIT, async (t) => {
+  const at = await host(t);
+  let page = await visit(at);
+  await settled(page);
+  publish('Second release');
+  await page.close();
+  page = await visit(at);
+  assert.equal(await page.title(), 'PocketVL', 'this visit is still the old release');
+  const update = () =>
+    page.evaluate(async () => {
+      const registration = await navigator.serviceWorker.ready;
+      await registration.update();
+      while (registration.installing) await new Promise((done) => setTimeout(done, 50));
+      return registration.waiting !== null;
+    });
+  assert.equal(await update(), true, 'the new release waits');
+  // Another tab of the old release keeps it; alone, a reload is enough.
+  const other = await visit(at);
+  assert.equal(await other.title(), 'PocketVL');
+  await other.close();
+  await page.evaluate(() => location.reload());
+  await page.waitForFunction(() => document.title === 'Second release', { timeout: 30_000 });
+  await modelReady(page);
+  // And when all tabs were closed meanwhile, the next visit has it from its first moment.
+  publish('Third release');
+  assert.equal(await update(), true);
+  await page.close();
+  await new Promise((done) => setTimeout(done, 500));
+  page = await visit(at);
+  await page.waitForFunction(() => document.title === 'Third release', { timeout: 30_000 });
+  await modelReady(page);
+});
+
+test(
+  'a host in the middle of an upload: what does not belong together is not kept',
+  LIMIT,
+  async (t) => {
+    const file = join(folder, 'web', 'page', 'strings.js');
+    writeFileSync(file, `${readFileSync(file, 'utf8')}// already the next release\n`);
+    const at = await host(t);
+    const page = await visit(at);
+    await settled(page);
+    const kept = await page.evaluate(async () => {
+      const names = (await caches.keys()).filter((name) =>
+        /^pocketvl-page .* [0-9a-f]+$/.test(name),
+      );
+      const cache = await caches.open(names[0]);
+      return (await cache.keys()).map(({ url }) => new URL(url).pathname);
+    });
+    assert.ok(kept.includes('/web/app.js'), kept.join(' '));
+    assert.ok(!kept.includes('/web/page/strings.js'));
+    await page.close();
+    at.log.length = 0;
+    await visit(at);
+    assert.ok(at.log.includes('/page/strings.js'), 'the host is asked for that file');
+    assert.ok(!at.log.includes('/app.js'));
+  },
+);
