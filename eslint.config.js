@@ -2,7 +2,7 @@ import js from '@eslint/js';
 import globals from 'globals';
 
 export default [
-  { ignores: ['build/', 'node_modules/', '.cache/', 'web/wasm/', 'web/vendor/', 'web/dist/'] },
+  { ignores: ['build/', 'node_modules/', '.cache/', 'web/wasm/', 'web/vendor/', 'web/types/', 'web/dist/'] },
   js.configs.recommended,
   {
     files: ['**/*.js', '**/*.mjs'],

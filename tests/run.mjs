@@ -276,7 +276,7 @@ const SLICES = {
     about: 'the JavaScript library and the page, in Node.js and in Chromium',
     needs: ['test'],
     run: async (tools) => {
-      await build(['page'], tools);
+      await build(['page', 'package', 'site'], tools);
       return scripts('web', tools);
     },
   },

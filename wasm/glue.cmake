@@ -9,4 +9,7 @@ if(NOT count EQUAL 1)
   message(FATAL_ERROR "${name} names itself ${count} times instead of once: this Emscripten writes its glue differently, and wasm/glue.cmake has to follow.")
 endif()
 string(REPLACE "${found}" "new URL(import.meta.url)" text "${text}")
+# No `await` at the top: webpack's minimizer takes a .js file that it copies for a script, where there is none.
+string(REPLACE "isPthread = (await import('worker_threads')).workerData === 'em-pthread';"
+  "import('worker_threads').then((threads) => threads.workerData === 'em-pthread' && Module());" text "${text}")
 file(WRITE "${GLUE}" "${text}")

@@ -1,5 +1,6 @@
 // PocketVL in Node.js 20 and newer: the same wasm module in a worker thread. Models and pictures may be paths.
 import { readFile, stat } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
@@ -52,7 +53,6 @@ async function localFiles(path) {
     () => false,
   );
   const file = folder ? join(path, 'manifest.json') : path;
-  let paths = splitUrls(file);
   if (file.endsWith('.json')) {
     let json;
     try {
@@ -63,17 +63,12 @@ async function localFiles(path) {
         `The manifest ${file} cannot be read: ${/** @type {Error} */ (error).message}.`,
       );
     }
-    paths = checkManifest(json, file).files.map(({ name }) => join(dirname(file), name));
+    return checkManifest(json, file).files.map(({ name, parts }) => ({
+      name,
+      paths: (parts ?? [{ name }]).map((part) => join(dirname(file), part.name)),
+    }));
   }
-  return Promise.all(
-    paths.map((name) =>
-      opening(name, 'model file', async () => ({
-        name: basename(name),
-        path: name,
-        size: (await stat(name)).size,
-      })),
-    ),
-  );
+  return splitUrls(file).map((path) => ({ name: basename(path), paths: [path] }));
 }
 
 const isUrl = (/** @type {unknown} */ text) => /^(https?|disk):/i.test(String(text));
@@ -84,13 +79,30 @@ export class PocketVL extends Base {
    * @param {import('../pocketvl.js').LoadOptions} [options]
    */
   async loadModel(source, options = {}) {
-    const local =
-      source instanceof URL
-        ? source.protocol === 'file:'
-        : typeof source === 'string' && !isUrl(source);
-    if (!local) return super.loadModel(source, { store: 'none', ...options });
-    const path = source instanceof URL ? fileURLToPath(source) : String(source);
-    return this.loadPosted({ blobs: await localFiles(path) }, { store: 'none', ...options });
+    const threads = options.threads ?? Math.min(availableParallelism(), 8);
+    return this.loadPosted(await this.posted(source), { store: 'none', ...options, threads });
+  }
+
+  /**
+   * @internal
+   * @param {any} source
+   */
+  async posted(source) {
+    const list = Array.isArray(source)
+      ? source
+      : Array.isArray(source?.files)
+        ? source.files
+        : [source];
+    const local = (/** @type {unknown} */ one) =>
+      one instanceof URL ? one.protocol === 'file:' : typeof one === 'string' && !isUrl(one);
+    if (!list.length || !list.every(local)) return super.posted(source);
+    const paths = list.map((/** @type {unknown} */ one) =>
+      one instanceof URL ? fileURLToPath(one) : String(one),
+    );
+    const files = (await Promise.all(paths.map(localFiles))).flat();
+    for (const path of files.flatMap((file) => file.paths))
+      await opening(path, 'model file', async () => {});
+    return /** @type {any} */ ({ blobs: files });
   }
 }
 
