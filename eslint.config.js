@@ -2,7 +2,18 @@ import js from '@eslint/js';
 import globals from 'globals';
 
 export default [
-  { ignores: ['build/', 'node_modules/', '.cache/', 'web/wasm/', 'web/vendor/', 'web/dist/', 'web/precache.js'] },
+  {
+    ignores: [
+      'build/',
+      'node_modules/',
+      '.cache/',
+      'web/wasm/',
+      'web/vendor/',
+      'web/types/',
+      'web/dist/',
+      'web/precache.js',
+    ],
+  },
   js.configs.recommended,
   {
     files: ['**/*.js', '**/*.mjs'],

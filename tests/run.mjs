@@ -326,7 +326,7 @@ const SLICES = {
     about: 'the JavaScript library and the page, in Node.js, Chromium, Firefox and WebKitGTK',
     needs: ['test'],
     run: async (tools) => {
-      await build(['page'], tools);
+      await build(['page', 'package', 'site'], tools);
       return scripts('web', tools);
     },
   },

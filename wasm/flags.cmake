@@ -91,9 +91,13 @@ foreach(variant ${PVL_VARIANTS})
       target_link_options(${module} PRIVATE --extern-pre-js "${CMAKE_SOURCE_DIR}/wasm/header.js")
       set_property(TARGET ${module} APPEND PROPERTY LINK_DEPENDS "${CMAKE_SOURCE_DIR}/wasm/header.js")
     endif()
-    set_target_properties(${module} PROPERTIES SUFFIX .mjs
+    # .js, not .mjs: common servers send .mjs with a type that browsers refuse for modules.
+    set_target_properties(${module} PROPERTIES SUFFIX .js
       RUNTIME_OUTPUT_DIRECTORY "${PVL_WEB_OUT}")
-    set_property(TARGET ${module} APPEND PROPERTY LINK_DEPENDS "${CMAKE_BINARY_DIR}/exports.rsp")
+    set_property(TARGET ${module} APPEND PROPERTY LINK_DEPENDS "${CMAKE_BINARY_DIR}/exports.rsp"
+      "${CMAKE_SOURCE_DIR}/wasm/glue.cmake")
+    add_custom_command(TARGET ${module} POST_BUILD VERBATIM COMMAND
+      "${CMAKE_COMMAND}" "-DGLUE=$<TARGET_FILE:${module}>" -P "${CMAKE_SOURCE_DIR}/wasm/glue.cmake")
     add_dependencies(modules ${module})
   endif()
 

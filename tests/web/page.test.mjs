@@ -506,7 +506,7 @@ test('nothing leaves the origin, and the policy forbids it to page and worker', 
   const policies = await page.evaluate(async () => {
     const of = async (/** @type {string} */ path) =>
       (await fetch(path)).headers.get('content-security-policy') ?? '';
-    return [await of('lib/worker.js'), await of('./'), await of('wasm/pocketvl-simd.mjs')];
+    return [await of('lib/worker.js'), await of('./'), await of('wasm/pocketvl-simd.js')];
   });
   for (const policy of policies) assert.match(policy, /connect-src 'self' blob:/);
   await page.close();

@@ -1,8 +1,11 @@
 // Builds what is asked for, each in its own folder under build/, and only what changed.
 //
-//   node wasm/tools/build.mjs [page | native | asan | tsan | fuzz | tests | bench]...     (default: page native)
+//   node wasm/tools/build.mjs [page | package | site | native | asan | tsan | fuzz | tests | bench]...
+//                                                          (default: page package site native)
 //
 //   page    the two WebAssembly modules in web/wasm, the vendored scripts in web/vendor, the list of files web/precache.js
+//   package what the npm package has besides: web/types
+//   site    build/site: the page as one folder for any static host
 //   native  the command line tool and the benchmarks, for this machine's processor: build/native
 //   asan    the C tests under AddressSanitizer and UBSan: build/asan
 //   tsan    the C tests under ThreadSanitizer: build/tsan
@@ -23,8 +26,11 @@ import { join } from 'node:path';
 import { Trouble, isMain, main, newest, root, run, say, step } from './shell.mjs';
 import { writePrecache } from './precache.mjs';
 import { setup } from './setup.mjs';
+import { makeSite } from './site.mjs';
+import { makeTypes } from './types.mjs';
 
-/** @typedef {'page' | 'native' | 'asan' | 'tsan' | 'fuzz' | 'tests' | 'bench'} Part */
+/** @typedef {'page' | 'native' | 'asan' | 'tsan' | 'fuzz' | 'tests' | 'bench'} Compiled made by CMake */
+/** @typedef {Compiled | 'package' | 'site'} Part */
 /** @typedef {import('./setup.mjs').Tools} Tools */
 
 const FOLDERS = {
@@ -56,10 +62,10 @@ const NAMES = {
 };
 
 /** The folder of a part's build. */
-export const buildFolder = (/** @type {Part} */ part) => join(root, 'build', FOLDERS[part]);
+export const buildFolder = (/** @type {Compiled} */ part) => join(root, 'build', FOLDERS[part]);
 
 /** What a build folder was configured with, so that another compiler starts it afresh. */
-function options(/** @type {Part} */ part, /** @type {Tools} */ tools) {
+function options(/** @type {Compiled} */ part, /** @type {Tools} */ tools) {
   const common = ['-G', 'Ninja'];
   if (tools.include) common.push(`-DPVL_INCLUDE=${tools.include}`);
   if (part === 'native') return [...common, '-DPVL_NATIVE=ON', '-DPVL_TESTS=OFF'];
@@ -76,7 +82,7 @@ function options(/** @type {Part} */ part, /** @type {Tools} */ tools) {
   return common;
 }
 
-async function configure(/** @type {Part} */ part, /** @type {Tools} */ tools) {
+async function configure(/** @type {Compiled} */ part, /** @type {Tools} */ tools) {
   const folder = buildFolder(part);
   const wasm = FOLDERS[part] === 'wasm';
   const args = ['-S', root, '-B', folder, ...options(part, tools)];
@@ -114,6 +120,12 @@ export function vendor() {
  */
 export async function build(parts, tools) {
   for (const part of parts) {
+    if (part === 'package' || part === 'site') {
+      vendor();
+      if (part === 'site') makeSite();
+      else await step('Making the types of the package', makeTypes);
+      continue;
+    }
     if (part === 'page') vendor();
     await step(`Building ${NAMES[part]}`, async () => {
       await configure(part, tools);
@@ -134,21 +146,23 @@ if (isMain(import.meta.url)) {
   await main(async () => {
     const named = /** @type {Part[]} */ (process.argv.slice(2));
     for (const part of named) {
-      if (!(part in FOLDERS))
-        throw new Trouble(
-          `There is no part "${part}": page, native, asan, tsan, fuzz, tests, bench.`,
-        );
+      if (!(part in FOLDERS) && part !== 'package' && part !== 'site') {
+        const known = 'page, package, site, native, asan, tsan, fuzz, tests, bench';
+        throw new Trouble(`There is no part "${part}": ${known}.`);
+      }
     }
     /** @type {Part[]} */
-    const parts = named.length ? named : ['page', 'native'];
-    const wasm = parts.some((part) => FOLDERS[part] === 'wasm');
-    const native = parts.some((part) => FOLDERS[part] !== 'wasm');
+    const parts = named.length ? named : ['page', 'package', 'site', 'native'];
+    const NATIVE = ['native', 'asan', 'tsan', 'fuzz'];
+    const native = parts.some((part) => NATIVE.includes(part));
+    const wasm = parts.some((part) => !NATIVE.includes(part));
     /** @type {import('./setup.mjs').Purpose[]} */
     const purposes = [];
     if (wasm) purposes.push('page');
     if (native) purposes.push('native');
     if (parts.includes('fuzz')) purposes.push('fuzz');
     await build(parts, await setup(purposes));
+    if (parts.includes('site')) say('[pocketvl] build/site is the folder for a static host.');
     say('[pocketvl] Next: npm start, or npm test.');
   });
 }

@@ -186,6 +186,30 @@ export async function download(url, range, context, take) {
   });
 }
 
+/**
+ * The same for a file that a host may keep in parts, because it takes no files as large as that.
+ * @param {import('./manifest.js').ModelFile} file
+ * @param {{start: number, end: number}} range
+ * @param {{signal: AbortSignal, patience?: Patience, onWait?: (reason: string) => void}} context
+ * @param {(bytes: Uint8Array) => Promise<void>} take
+ */
+export async function downloadFile(file, { start, end }, context, take) {
+  const whole = file.url ?? '';
+  if (!file.parts) return download(whole, { start, end, total: file.bytes }, context, take);
+  let before = 0;
+  for (const { name, bytes } of file.parts) {
+    const range = {
+      start: Math.max(start - before, 0),
+      end: Math.min(end - before, bytes),
+      total: bytes,
+    };
+    if (range.start < range.end) {
+      await download(new URL(encodeURIComponent(name), whole).href, range, context, take);
+    }
+    before += bytes;
+  }
+}
+
 /** @param {string} url */
 function changed(url) {
   return new Final(

@@ -5,7 +5,8 @@ import { PocketVLError } from './errors.js';
 export const CHUNK = 16 * 1048576;
 
 /** @typedef {{bytes: number, sha256: string}} Chunk */
-/** @typedef {{name: string, bytes: number, chunks: Chunk[], url?: string}} ModelFile */
+/** @typedef {{name: string, bytes: number}} Part a piece of a file, lying beside the manifest as a file of its own */
+/** @typedef {{name: string, bytes: number, chunks: Chunk[], url?: string, parts?: Part[]}} ModelFile */
 
 /**
  * @typedef {object} Manifest
@@ -56,8 +57,28 @@ export function checkManifest(value, from) {
     }
     if (sum !== file.bytes)
       throw fail(`the chunks of ${file.name} make ${sum} bytes, not ${file.bytes}`);
+    checkParts(file, fail);
   }
   return /** @type {Manifest} */ ({ ...value, name: String(value.name ?? 'model') });
+}
+
+/**
+ * @param {any} file
+ * @param {(what: string) => PocketVLError} fail
+ */
+function checkParts({ name, bytes, parts }, fail) {
+  if (parts === undefined) return;
+  if (!Array.isArray(parts) || !parts.length || parts.length > MOST_FILES)
+    throw fail(`${name} has a wrong list of parts`);
+  let sum = 0;
+  for (const part of parts) {
+    // A plain name: parts lie beside the manifest, nowhere else.
+    if (typeof part?.name !== 'string' || !/^[\w.-]+$/.test(part.name) || /^\.+$/.test(part.name))
+      throw fail(`${name} has a part without a plain name`);
+    if (!size(part.bytes)) throw fail(`the size of ${part.name} is missing`);
+    sum += part.bytes;
+  }
+  if (sum !== bytes) throw fail(`the parts of ${name} make ${sum} bytes, not ${bytes}`);
 }
 
 /**

@@ -208,7 +208,7 @@ export class PocketVL {
       const { context, kvType, threads, signal } = options;
       return await vl.client.call(
         'estimate',
-        { source: postedSource(source), options: { context, kvType, threads } },
+        { source: await vl.posted(source), options: { context, kvType, threads } },
         { signal },
       );
     } finally {
@@ -244,6 +244,16 @@ export class PocketVL {
    */
   async loadModel(source, options = {}) {
     await this.loadPosted(postedSource(source), options);
+  }
+
+  /**
+   * A source as the worker takes it; in Node.js that may be a path.
+   * @internal
+   * @param {ModelSource} source
+   * @returns {Promise<import('./weights.js').Source>}
+   */
+  async posted(source) {
+    return postedSource(source);
   }
 
   /**

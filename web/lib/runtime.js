@@ -56,17 +56,28 @@ const turn = (() => {
     );
 })();
 
+/** The files of each build. Written out, so that bundlers find them, publish them and put their new addresses here. */
+const FILES = {
+  relaxed: {
+    glue: () => new URL('../wasm/pocketvl-relaxed.js', import.meta.url),
+    wasm: () => new URL('../wasm/pocketvl-relaxed.wasm', import.meta.url),
+  },
+  simd: {
+    glue: () => new URL('../wasm/pocketvl-simd.js', import.meta.url),
+    wasm: () => new URL('../wasm/pocketvl-simd.wasm', import.meta.url),
+  },
+};
+
 /**
- * The glue code of one build. Literal imports, so that bundlers find the files.
+ * The factory of one build. Bundlers must leave the glue code alone: it starts itself again in its threads.
  * @param {'relaxed' | 'simd'} variant
- * @returns {Promise<{default: (options: Record<string, unknown>) => Promise<any>}>}
+ * @returns {Promise<(options: Record<string, unknown>) => Promise<any>>}
  */
-function glue(variant) {
-  return variant === 'relaxed'
-    ? // @ts-ignore -- made by the build
-      import('../wasm/pocketvl-relaxed.mjs')
-    : // @ts-ignore -- made by the build
-      import('../wasm/pocketvl-simd.mjs');
+async function factory(variant) {
+  const module = await import(
+    /* webpackIgnore: true */ /* @vite-ignore */ FILES[variant].glue().href
+  );
+  return module.default;
 }
 
 export class Runtime {
@@ -114,7 +125,7 @@ export class Runtime {
     const wanted = features.threads
       ? Math.min(Math.max(1, Math.floor(options.threads || defaultThreads(features))), 16)
       : 1;
-    const make = (await glue(variant)).default;
+    const make = await factory(variant);
     const bytes = Math.ceil((options.weightBytes ?? 0) * 1.05) + RESERVE;
     const pages = Math.min(Math.ceil(bytes / PAGE), MOST_PAGES);
     const attempt = async (/** @type {number} */ threads) => {
@@ -123,6 +134,7 @@ export class Runtime {
       const init = {
         poolSize: threads - 1,
         wasmMemory: memory,
+        locateFile: () => FILES[variant].wasm().href,
         print: () => {},
         printErr: () => {},
       };

@@ -45,12 +45,12 @@ export function serve({ port, openStore, stillWanted, openPath }) {
    */
   const opened = async (source) => {
     if (!openPath || !source.blobs) return source;
-    /** @type {{name: string, blob?: Blob, path?: string}[]} */
+    /** @type {{name: string, blob?: Blob, paths?: string[]}[]} */
     const list = source.blobs;
     const blobs = await Promise.all(
-      list.map(async ({ name, blob, path }) => ({
+      list.map(async ({ name, blob, paths = [] }) => ({
         name,
-        blob: blob ?? (await openPath(String(path))),
+        blob: blob ?? new Blob(await Promise.all(paths.map(openPath))), // of a file in parts: all of them
       })),
     );
     return { blobs };

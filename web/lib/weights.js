@@ -1,6 +1,6 @@
 // Weights in one pass: network or disk or store -> SHA-256 -> store -> the engine's memory, a chunk at a time.
 // No file is ever whole in JavaScript.
-import { download, fetchSize, fetchText } from './download.js';
+import { downloadFile, fetchSize, fetchText } from './download.js';
 import { PocketVLError, aborted, checkSignal, sleep } from './errors.js';
 import { CHUNK, checkManifest, fileName, isGguf, sha256, splitUrls } from './manifest.js';
 import { recordKey } from './store.js';
@@ -199,8 +199,7 @@ export async function readHeads(source, context, known) {
     }
     const head = new Uint8Array(bytes);
     let at = 0;
-    const range = { start: 0, end: bytes, total: file.bytes };
-    await download(String(file.url), range, context, async (piece) => {
+    await downloadFile(file, { start: 0, end: bytes }, context, async (piece) => {
       head.set(piece, at);
       at += piece.length;
     });
@@ -541,7 +540,7 @@ class Transfer {
       let buffer = new Uint8Array(file.chunks[c].bytes);
       let fill = 0;
       try {
-        await download(url, { start, end, total: file.bytes }, net, async (piece) => {
+        await downloadFile(file, { start, end }, net, async (piece) => {
           if (meter.state.stage !== 'network') meter.set({ stage: 'network' });
           for (let o = 0; o < piece.length;) {
             const n = Math.min(buffer.length - fill, piece.length - o);

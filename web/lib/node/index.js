@@ -1,5 +1,6 @@
 // PocketVL in Node.js 20 and newer: the same wasm module in a worker thread. Models and pictures may be paths.
 import { readFile, stat } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
@@ -52,9 +53,6 @@ async function localFiles(path) {
     () => false,
   );
   const file = folder ? join(path, 'manifest.json') : path;
-  let paths = splitUrls(file);
-  /** @type {'f32' | 'q8' | undefined} */
-  let kvType;
   if (file.endsWith('.json')) {
     let json;
     try {
@@ -66,19 +64,14 @@ async function localFiles(path) {
       );
     }
     const manifest = checkManifest(json, file);
-    kvType = manifest.settings?.kvType;
-    paths = manifest.files.map(({ name }) => join(dirname(file), name));
+    const files = manifest.files.map(({ name, parts }) => ({
+      name,
+      paths: (parts ?? [{ name }]).map((part) => join(dirname(file), part.name)),
+    }));
+    return { files, kvType: manifest.settings?.kvType };
   }
-  const blobs = await Promise.all(
-    paths.map((name) =>
-      opening(name, 'model file', async () => ({
-        name: basename(name),
-        path: name,
-        size: (await stat(name)).size,
-      })),
-    ),
-  );
-  return { blobs, kvType };
+  const files = splitUrls(file).map((path) => ({ name: basename(path), paths: [path] }));
+  return { files, kvType: undefined };
 }
 
 const isUrl = (/** @type {unknown} */ text) => /^(https?|disk):/i.test(String(text));
@@ -89,14 +82,33 @@ export class PocketVL extends Base {
    * @param {import('../pocketvl.js').LoadOptions} [options]
    */
   async loadModel(source, options = {}) {
-    const local =
-      source instanceof URL
-        ? source.protocol === 'file:'
-        : typeof source === 'string' && !isUrl(source);
-    if (!local) return super.loadModel(source, { store: 'none', ...options });
-    const path = source instanceof URL ? fileURLToPath(source) : String(source);
-    const { blobs, kvType } = await localFiles(path);
-    return this.loadPosted({ blobs }, { store: 'none', kvType, ...options });
+    const threads = options.threads ?? Math.min(availableParallelism(), 8);
+    const posted = await this.posted(source);
+    return this.loadPosted(posted, { store: 'none', kvType: posted.kvType, ...options, threads });
+  }
+
+  /**
+   * @internal
+   * @param {any} source
+   */
+  async posted(source) {
+    const list = Array.isArray(source)
+      ? source
+      : Array.isArray(source?.files)
+        ? source.files
+        : [source];
+    const local = (/** @type {unknown} */ one) =>
+      one instanceof URL ? one.protocol === 'file:' : typeof one === 'string' && !isUrl(one);
+    if (!list.length || !list.every(local)) return super.posted(source);
+    const paths = list.map((/** @type {unknown} */ one) =>
+      one instanceof URL ? fileURLToPath(one) : String(one),
+    );
+    const models = await Promise.all(paths.map(localFiles));
+    const files = models.flatMap((model) => model.files);
+    for (const path of files.flatMap((file) => file.paths))
+      await opening(path, 'model file', async () => {});
+    const kvType = models.find((model) => model.kvType)?.kvType;
+    return /** @type {any} */ ({ blobs: files, kvType });
   }
 }
 
