@@ -231,6 +231,8 @@ export class PocketVL {
     /** @type {{source: import('./weights.js').Source, options: LoadOptions} | null} */
     this.loaded = null;
     this.lost = false;
+    /** Whether the last load came to nothing: what it took is still taken. */
+    this.failed = false;
     this.client.onDeath = () => {
       this.lost = this.loaded !== null;
     };
@@ -252,14 +254,16 @@ export class PocketVL {
    */
   loadPosted(posted, options) {
     return this.client.queue(options.signal, async () => {
-      if (this.loaded || this.lost) {
+      if (this.loaded || this.lost || this.failed) {
         // A new worker gives all memory back to the browser.
         this.client.worker?.terminate();
         this.client.dead = true;
       }
       this.loaded = null;
       this.lost = false;
+      this.failed = true;
       await this.load({ source: posted, options });
+      this.failed = false;
     });
   }
 
