@@ -231,6 +231,8 @@ export class PocketVL {
     /** @type {{source: import('./weights.js').Source, options: LoadOptions} | null} */
     this.loaded = null;
     this.lost = false;
+    /** Whether the last load came to nothing: what it took is still taken. */
+    this.failed = false;
     this.client.onDeath = () => {
       this.lost = this.loaded !== null;
     };
@@ -269,11 +271,13 @@ export class PocketVL {
         this.client.worker?.terminate();
         this.client.dead = true;
       };
-      if (before || this.lost) end();
+      if (before || this.lost || this.failed) end();
       this.loaded = null;
       this.lost = false;
+      this.failed = true;
       try {
         await this.load({ source: posted, options });
+        this.failed = false;
       } catch (error) {
         if (before && !this.client.disposed) {
           end();
