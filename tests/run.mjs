@@ -290,8 +290,8 @@ const SLICES = {
   },
   wasm: {
     about:
-      'the same C programs as WebAssembly under Node.js, relaxed and plain SIMD, and tests/wasm',
-    needs: ['page'],
+      'the same C programs as WebAssembly under Node.js, relaxed and plain SIMD; those that run kernels in Chromium',
+    needs: ['test'],
     run: async (tools) => {
       await build(['page', 'tests'], tools);
       const list = ['relaxed', 'simd'].flatMap((variant) =>

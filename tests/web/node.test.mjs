@@ -67,6 +67,37 @@ for (const variant of /** @type {const} */ (['relaxed', 'simd'])) {
   });
 }
 
+test('a question right after loading is not disturbed by what is prepared meanwhile', async (t) => {
+  const model = join(root, 'tests', 'fixtures', 'model', 'qwen2-q8_0.gguf');
+  const vl = await PocketVL.load(model);
+  t.after(() => vl.dispose());
+  const answer = await vl.chat('Hello', { maxTokens: 16 }).text();
+  for (let i = 0; i < 4; i++) {
+    await vl.loadModel(model);
+    if (i % 2) await new Promise((go) => setTimeout(go, i / 2));
+    assert.equal(await vl.chat('Hello', { maxTokens: 16 }).text(), answer);
+  }
+});
+
+test('every sampling option reaches the sampler', async (t) => {
+  // Random weights: every token is about as likely as any other.
+  const vl = await PocketVL.load(join(root, 'tests', 'fixtures', 'model', 'qwen2-q8_0.gguf'));
+  t.after(() => vl.dispose());
+  const say = (/** @type {import('../../web/lib/pocketvl.js').ChatOptions} */ options) =>
+    vl.chat('Hello', { maxTokens: 16, ...options }).text();
+  const greedy = await say({});
+  assert.equal(await say({ temperature: 0, seed: 5 }), greedy);
+  const warm = await say({ temperature: 3, seed: 1 });
+  assert.notEqual(warm, greedy);
+  assert.equal(await say({ temperature: 3, seed: 1 }), warm);
+  assert.notEqual(await say({ temperature: 3, seed: 2 }), warm);
+  assert.equal(await say({ temperature: 3, seed: 1, topK: 1 }), greedy);
+  assert.equal(await say({ temperature: 3, seed: 1, topP: 1e-6 }), greedy);
+  assert.notEqual(await say({ temperature: 3, seed: 1, topK: 40 }), warm);
+  // Below 1 what was said draws the next token to it.
+  assert.notEqual(await say({ repetitionPenalty: 0.01 }), greedy);
+});
+
 test('a call is stopped in the middle, and the next one works', async () => {
   const vl = await PocketVL.load(DEMO, { threads: 2 });
   const image = await picture(PICTURE);

@@ -140,7 +140,7 @@ export function serve({ port, openStore, stillWanted, openPath }) {
       const parts = made.info().hasVision ? [{ image: 0 }] : [{ text: '.' }];
       setTimeout(() => {
         if (runtime === made && running.size === 0)
-          void beginning(made, [{ role: 'user', parts }], {}, () => false);
+          void beginning(made, [{ role: 'user', parts }], {}, () => running.size > 0);
       });
       const { manifest } = result;
       return {
