@@ -1,10 +1,10 @@
 """Writes web/models/demo/pocketvl-demo.gguf and manifest.json from a checkpoint.
 
-    python tests/demo/export.py FOLDER/model.pt [--out web/models/demo]
+    python tests/demo/export.py FOLDER/model.pt [--out web/models/demo] [--f32]
 
 One GGUF holds both halves: the language model under llama.cpp's names for qwen2, the vision tower and
 projector under its names for an InternVL mmproj file.  Matrices are Q8_0, the patch embedding F16,
-everything else F32.  `load` reads such a file back into the PyTorch model with dequantized weights.
+everything else F32; with --f32 all of it, for measurements.  `load` reads such a file back into the PyTorch model with dequantized weights.
 """
 
 import argparse
@@ -53,14 +53,14 @@ def names(c):
     return out
 
 
-def write(path, config, state, tok):
+def write(path, config, state, tok, f32=False):
     c = config
     w = gguf.GGUFWriter(path, "qwen2")
     w.add_name("PocketVL demonstration")
     w.add_type("model")
     w.add_license("Apache-2.0")
     w.add_description("A tiny InternVL-architecture model trained on pictures drawn by a script; see tests/demo.")
-    w.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    w.add_file_type(gguf.LlamaFileType.ALL_F32 if f32 else gguf.LlamaFileType.MOSTLY_Q8_0)
     w.add_quantization_version(2)
     w.add_context_length(c.context)
     w.add_embedding_length(c.hidden)
@@ -100,11 +100,11 @@ def write(path, config, state, tok):
             i = int(kind[-1])
             x, kind = x[n * i : n * (i + 1)], kind.split()[1]
         x = np.ascontiguousarray(x)
-        if kind == "m":
+        if kind == "m" and not f32:
             q = gguf.GGMLQuantizationType.Q8_0
             w.add_tensor(name, gguf.quants.quantize(x, q), raw_dtype=q)
         elif kind == "patch":
-            w.add_tensor(name, x.reshape(-1, 3, c.patch, c.patch).astype(np.float16))
+            w.add_tensor(name, x.reshape(-1, 3, c.patch, c.patch).astype(np.float32 if f32 else np.float16))
         elif kind == "class":
             w.add_tensor(name, x.reshape(1, 1, -1))
         elif kind == "position":
@@ -183,11 +183,12 @@ def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("checkpoint")
     a.add_argument("--out", default=OUT)
+    a.add_argument("--f32", action="store_true")
     args = a.parse_args()
     s = torch.load(args.checkpoint, weights_only=True)
     os.makedirs(args.out, exist_ok=True)
     path = os.path.join(args.out, "pocketvl-demo.gguf")
-    write(path, Config(**s["config"]), s["average"], load_tokenizer())
+    write(path, Config(**s["config"]), s["average"], load_tokenizer(), args.f32)
     write_manifest(args.out, "pocketvl-demo.gguf")
     load(path)
     print(os.path.getsize(path), "bytes after", s["step"], "steps")
