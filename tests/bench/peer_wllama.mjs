@@ -49,7 +49,10 @@ export async function measurePeer(stage, options, model, results, say) {
   const ours = results.filter((r) => r.model === model.name);
   const threads = ours[0]?.threads ?? options.threads[0];
   const found = [];
-  for (const version of VERSIONS) {
+  const wanted = VERSIONS.filter((version) =>
+    options.peers.some((peer) => peer === 'wllama' || peer === `wllama-${version}`),
+  );
+  for (const version of wanted) {
     const major = Number(version[0]);
     const folder = await fetchPackage(options.cache, '@wllama/wllama', version, say);
     const mount = `wllama-${version}`;
