@@ -56,7 +56,7 @@ async function main(options) {
       }
       printComparison(report.results.filter((/** @type {any} */ r) => r.model === name));
       if (options.peers.length) {
-        const { measurePeer } = await import('./peer_wllama.mjs');
+        const { measurePeer } = await import('./peers.mjs');
         (report.peers ??= []).push(
           ...(await measurePeer(stage, options, model, report.results, say)),
         );

@@ -18,7 +18,7 @@ import { cache, root } from '../../wasm/tools/shell.mjs';
  * @property {number} repeat
  * @property {boolean} quick
  * @property {string} json
- * @property {('wllama' | 'wllama-2.3.1' | 'wllama-3.8.1')[]} peers
+ * @property {('wllama' | 'wllama-2.3.1' | 'wllama-3.8.1' | 'ort')[]} peers
  * @property {boolean} native
  * @property {boolean} memory
  * @property {string} plots
@@ -42,7 +42,7 @@ export const HELP = `npm run bench [-- OPTIONS]
   --repeat N                rounds (3)
   --quick                   one round, no warm-up of the tile
   --json FILE               all samples as JSON
-  --peer wllama             the same work by another engine, in both versions; wllama-2.3.1, wllama-3.8.1: one of them
+  --peer wllama|ort         the same work by another engine, several with commas; wllama-2.3.1, wllama-3.8.1: one version
   --native                  the same work by llama.cpp, through llama-cpp-python ($PYTHON or python3)
   --memory                  instead: load with a context of 4096, answer, compare with the estimate
   --plots FOLDER            instead: time against tiles, prompt and context, as SVG
@@ -126,7 +126,8 @@ export function parseArguments(args) {
     else if (name === '--repeat') options.repeat = whole(value(), 1, 100);
     else if (name === '--quick') ((options.quick = true), (options.repeat = 1));
     else if (name === '--json') options.json = value();
-    else if (name === '--peer') options.peers = list('wllama', 'wllama-2.3.1', 'wllama-3.8.1');
+    else if (name === '--peer')
+      options.peers = list('wllama', 'wllama-2.3.1', 'wllama-3.8.1', 'ort');
     else if (name === '--native') options.native = true;
     else if (name === '--memory') options.memory = true;
     else if (name === '--plots') options.plots = value();
