@@ -2,6 +2,8 @@
 
 const pvl_constants pvl_k_constants = {
     .low_halves = 0x0F0F0F0F,
+    .low_bytes = {0x00FF00FF, 0x00FF00FF, 0x00FF00FF, 0x00FF00FF},
+    .low_quarters = 0x000F000F,
     .ones = 0x00010001,
     .half_bits = 0x8FFFE000,
     .half_scale = 0x1p112f,

@@ -7,8 +7,11 @@
 #include <stdint.h>
 
 typedef struct pvl_constants {
-    uint32_t low_halves; /* 15 in each byte */
-    uint32_t ones;       /* 1 in each 16 bits */
+    uint32_t low_halves;   /* 15 in each byte */
+    uint32_t low_bytes[4]; /* 255 in each 16 bits; whole, as the compiler would splat behind the AND
+                              of two splats */
+    uint32_t low_quarters; /* 15 in each 16 bits */
+    uint32_t ones;         /* 1 in each 16 bits */
     uint32_t
         half_bits;    /* sign, exponent and fraction of a half, shifted to where a float has them */
     float half_scale; /* 2^112: from the exponent's bias of halves to that of floats */

@@ -29,14 +29,15 @@ PVL_INLINE operand signed_bytes(v128_t v) {
     return (operand){wasm_i16x8_shr(wasm_i16x8_shl(v, 8), 8), wasm_i16x8_shr(v, 8)};
 }
 PVL_INLINE operand unsigned_bytes(v128_t v) {
-    return (operand){wasm_v128_and(v, wasm_i16x8_splat(0xFF)), wasm_u16x8_shr(v, 8)};
+    return (operand){wasm_v128_and(v, wasm_v128_load(pvl_k_constants.low_bytes)),
+                     wasm_u16x8_shr(v, 8)};
 }
 PVL_INLINE operand low_nibbles(v128_t v) {
-    v128_t mask = wasm_i16x8_splat(15);
+    v128_t mask = PVL_LANES(low_quarters);
     return (operand){wasm_v128_and(v, mask), wasm_v128_and(wasm_u16x8_shr(v, 8), mask)};
 }
 PVL_INLINE operand high_nibbles(v128_t v) {
-    return (operand){wasm_v128_and(wasm_u16x8_shr(v, 4), wasm_i16x8_splat(15)),
+    return (operand){wasm_v128_and(wasm_u16x8_shr(v, 4), PVL_LANES(low_quarters)),
                      wasm_u16x8_shr(v, 12)};
 }
 PVL_INLINE v128_t dot_add(operand i8, operand i7, v128_t sum) {
@@ -45,9 +46,6 @@ PVL_INLINE v128_t dot_add(operand i8, operand i7, v128_t sum) {
 }
 PVL_INLINE v128_t nibble_dot_add(operand i8, operand i7, v128_t sum) {
     return dot_add(i8, i7, sum);
-}
-PVL_INLINE v128_t nibble_sums(v128_t sum) {
-    return sum;
 }
 #else
 PVL_INLINE operand signed_bytes(v128_t v) {
@@ -71,9 +69,6 @@ PVL_INLINE v128_t dot_add(operand i8, operand i7, v128_t sum) {
 PVL_INLINE v128_t nibble_dot_add(operand i8, operand i7, v128_t sum) {
     return dot_add(i8, i7, sum);
 }
-PVL_INLINE v128_t nibble_sums(v128_t sum) {
-    return sum;
-}
 #else
 PVL_INLINE v128_t dot_add(operand i8, operand i7, v128_t sum) {
     return wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(dot_i8_i7(i8.even, i7.even), PVL_LANES(ones)));
@@ -85,6 +80,24 @@ PVL_INLINE v128_t nibble_sums(v128_t sum) {
     return wasm_i32x4_dot_i16x8(sum, PVL_LANES(ones));
 }
 #endif
+#endif
+
+/* Integer sums begin at the bits of 1.5 * 2^23: read as floats they are that plus the sum, exactly
+ * as long as the sum is below 2^22. Subtracting converts them, where the processor has a port that
+ * products leave free. */
+PVL_INLINE v128_t sum_start(v128_t sum) {
+    return wasm_i32x4_add(sum, PVL_LANES(exp.round));
+}
+PVL_INLINE v128_t sum_float(v128_t sum) {
+    return wasm_f32x4_sub(sum, PVL_LANES(exp.round));
+}
+#ifdef TILE_PAIRS
+/* 4-bit blocks are summed in 16 bits. */
+#define NIBBLE_START wasm_i32x4_splat(0)
+#define nibble_float(sum) wasm_f32x4_convert_i32x4(nibble_sums(sum))
+#else
+#define NIBBLE_START PVL_LANES(exp.round)
+#define nibble_float(sum) sum_float(sum)
 #endif
 
 PVL_INLINE void clear_tile(float *tile, size_t rows) {
@@ -131,8 +144,8 @@ PVL_INLINE void tile_q8(float *tile, const unsigned char *act, size_t row_bytes,
     clear_tile(tile, rows);
     for (size_t b = 0; b < blocks; b++, act += 40, panel += 36 * PVL_PANEL) {
         v128_t sum[PVL_TILE_ROWS][2];
-        v128_t start0 = wasm_i32x4_shl(wasm_i32x4_load16x4(panel + 16), 6);
-        v128_t start1 = wasm_i32x4_shl(wasm_i32x4_load16x4(panel + 24), 6);
+        v128_t start0 = sum_start(wasm_i32x4_shl(wasm_i32x4_load16x4(panel + 16), 6));
+        v128_t start1 = sum_start(wasm_i32x4_shl(wasm_i32x4_load16x4(panel + 24), 6));
         for (size_t r = 0; r < rows; r++) {
             sum[r][0] = start0;
             sum[r][1] = start1;
@@ -142,10 +155,8 @@ PVL_INLINE void tile_q8(float *tile, const unsigned char *act, size_t row_bytes,
         v128_t scale0 = load_half4(panel), scale1 = load_half4(panel + 8);
         for (size_t r = 0; r < rows; r++) {
             v128_t d = wasm_v128_load32_splat(act + r * row_bytes);
-            add_to(tile + r * PVL_PANEL, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(sum[r][0]), d),
-                   scale0);
-            add_to(tile + r * PVL_PANEL + 4, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(sum[r][1]), d),
-                   scale1);
+            add_to(tile + r * PVL_PANEL, wasm_f32x4_mul(sum_float(sum[r][0]), d), scale0);
+            add_to(tile + r * PVL_PANEL + 4, wasm_f32x4_mul(sum_float(sum[r][1]), d), scale1);
         }
     }
 }
@@ -155,7 +166,8 @@ PVL_INLINE void tile_q8w(float *tile, const unsigned char *act, size_t row_bytes
     clear_tile(tile, rows);
     for (size_t b = 0; b < blocks; b++, act += 68, panel += 72 * PVL_PANEL) {
         v128_t sum[PVL_TILE_ROWS][2];
-        v128_t start0 = wasm_v128_load(panel + 32), start1 = wasm_v128_load(panel + 48);
+        v128_t start0 = sum_start(wasm_v128_load(panel + 32));
+        v128_t start1 = sum_start(wasm_v128_load(panel + 48));
         for (size_t r = 0; r < rows; r++) {
             sum[r][0] = start0;
             sum[r][1] = start1;
@@ -165,10 +177,8 @@ PVL_INLINE void tile_q8w(float *tile, const unsigned char *act, size_t row_bytes
         v128_t scale0 = wasm_v128_load(panel), scale1 = wasm_v128_load(panel + 16);
         for (size_t r = 0; r < rows; r++) {
             v128_t d = wasm_v128_load32_splat(act + r * row_bytes);
-            add_to(tile + r * PVL_PANEL, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(sum[r][0]), d),
-                   scale0);
-            add_to(tile + r * PVL_PANEL + 4, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(sum[r][1]), d),
-                   scale1);
+            add_to(tile + r * PVL_PANEL, wasm_f32x4_mul(sum_float(sum[r][0]), d), scale0);
+            add_to(tile + r * PVL_PANEL + 4, wasm_f32x4_mul(sum_float(sum[r][1]), d), scale1);
         }
     }
 }
@@ -188,7 +198,7 @@ PVL_INLINE void q4_step(v128_t sum[][2], const unsigned char *q, size_t row_byte
 PVL_INLINE void q4_steps(v128_t sum[][2], const unsigned char *q, size_t row_bytes,
                          const unsigned char *steps, size_t rows) {
     for (size_t r = 0; r < rows; r++)
-        sum[r][0] = sum[r][1] = wasm_i32x4_splat(0);
+        sum[r][0] = sum[r][1] = NIBBLE_START;
 #ifndef TILE_DOT
     if (rows == 1) {
         PVL_UNROLL
@@ -203,8 +213,8 @@ PVL_INLINE void q4_steps(v128_t sum[][2], const unsigned char *q, size_t row_byt
     }
     PVL_FENCE; /* or the tile's floats would take registers while the loop runs */
     for (size_t r = 0; r < rows; r++) {
-        sum[r][0] = wasm_f32x4_convert_i32x4(nibble_sums(sum[r][0]));
-        sum[r][1] = wasm_f32x4_convert_i32x4(nibble_sums(sum[r][1]));
+        sum[r][0] = nibble_float(sum[r][0]);
+        sum[r][1] = nibble_float(sum[r][1]);
     }
 }
 
@@ -273,7 +283,7 @@ PVL_INLINE void group_4bit(v128_t y[2], const unsigned char *act, const unsigned
     size_t head = minimum ? 32 : 16, bytes = head + 128;
     v128_t sum[GROUP][2];
     for (size_t g = 0; g < group; g++)
-        sum[g][0] = sum[g][1] = wasm_i32x4_splat(0);
+        sum[g][0] = sum[g][1] = NIBBLE_START;
     PVL_KEEP_ROLLED
     for (size_t j = 0; j < 8; j++) {
         for (size_t g = 0; g < group; g++)
@@ -282,7 +292,7 @@ PVL_INLINE void group_4bit(v128_t y[2], const unsigned char *act, const unsigned
     for (size_t g = 0; g < group; g++, act += 40, panel += bytes) {
         v128_t d = wasm_v128_load32_splat(act), c = wasm_v128_load32_splat(act + 4);
         for (size_t l = 0; l < 2; l++) {
-            v128_t v = wasm_f32x4_convert_i32x4(sum[g][l]), scale = load_half4(panel + 8 * l);
+            v128_t v = nibble_float(sum[g][l]), scale = load_half4(panel + 8 * l);
             if (minimum) {
                 y[l] = madd4(wasm_f32x4_mul(v, d), scale, y[l]);
                 y[l] = madd4(c, load_half4(panel + 16 + 8 * l), y[l]);
@@ -301,8 +311,8 @@ PVL_INLINE void group_8bit(v128_t y[2], const unsigned char *act, const unsigned
     for (size_t g = 0; g < group; g++) {
         for (size_t l = 0; l < 2; l++) {
             const unsigned char *start = panel + bytes * g + head / 2;
-            sum[g][l] = wide ? wasm_v128_load(start + 16 * l)
-                             : wasm_i32x4_shl(wasm_i32x4_load16x4(start + 8 * l), 6);
+            sum[g][l] = sum_start(wide ? wasm_v128_load(start + 16 * l)
+                                       : wasm_i32x4_shl(wasm_i32x4_load16x4(start + 8 * l), 6));
         }
     }
     PVL_KEEP_ROLLED
@@ -314,7 +324,7 @@ PVL_INLINE void group_8bit(v128_t y[2], const unsigned char *act, const unsigned
     for (size_t g = 0; g < group; g++, act += act_bytes, panel += bytes) {
         v128_t d = wasm_v128_load32_splat(act);
         for (size_t l = 0; l < 2; l++) {
-            v128_t v = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(sum[g][l]), d);
+            v128_t v = wasm_f32x4_mul(sum_float(sum[g][l]), d);
             y[l] =
                 madd4(v, wide ? wasm_v128_load(panel + 16 * l) : load_half4(panel + 8 * l), y[l]);
         }

@@ -147,12 +147,24 @@ static void penalize(pvl_sampler *s, const float *logits, size_t count, const in
     }
 }
 
+/* The lowest index of the largest score; NaN is passed over. `count` where all are NaN. */
 static size_t largest(const float *scores, size_t count) {
-    size_t best = 0;
-    for (size_t i = 1; i < count; i++)
-        if (scores[i] > scores[best])
-            best = i;
-    return best;
+    enum { LANES = 8 }; /* independent of each other, so that this is vector code */
+    float most[LANES], top = -INFINITY;
+    size_t i = 0;
+    for (size_t l = 0; l < LANES; l++)
+        most[l] = -INFINITY;
+    for (; i + LANES <= count; i += LANES) {
+        for (size_t l = 0; l < LANES; l++)
+            most[l] = scores[i + l] > most[l] ? scores[i + l] : most[l];
+    }
+    for (; i < count; i++)
+        top = scores[i] > top ? scores[i] : top;
+    for (size_t l = 0; l < LANES; l++)
+        top = most[l] > top ? most[l] : top;
+    for (i = 0; i < count && scores[i] != top; i++) {
+    }
+    return i;
 }
 
 /* a comes before b: larger score, then lower id. */
@@ -212,15 +224,19 @@ pvl_status pvl_sampler_next(pvl_sampler *s, int32_t *out, const float *logits, s
     if (count == 0 || count > s->vocabulary)
         return pvl_fail(err, PVL_E_ARGUMENT, "%zu logits for a sampler of %zu tokens.", count,
                         s->vocabulary);
-    penalize(s, logits, count, history, history_count);
-    best = largest(s->scores, count);
-    if (s->scores[best] == -INFINITY)
+    const float *scores = logits; /* as they are where only the largest is wanted */
+    if (o->temperature != 0.0f || o->repetition_penalty != 1.0f) {
+        penalize(s, logits, count, history, history_count);
+        scores = s->scores;
+    }
+    best = largest(scores, count);
+    if (best == count || scores[best] == -INFINITY)
         return pvl_fail(err, PVL_E_MODEL,
                         "The model gave no finite number for any token: its weights are damaged "
                         "or overflow.");
     *out = (int32_t)best;
     /* At +infinity all weight is there; the lowest such id stands for them. */
-    if (o->temperature == 0.0f || s->scores[best] == INFINITY)
+    if (o->temperature == 0.0f || scores[best] == INFINITY)
         return PVL_OK;
     for (size_t i = 0; i < count; i++)
         if (s->scores[i] != -INFINITY)

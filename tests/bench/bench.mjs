@@ -55,8 +55,8 @@ async function main(options) {
         }
       }
       printComparison(report.results.filter((/** @type {any} */ r) => r.model === name));
-      for (const peer of options.peers) {
-        const { measurePeer } = await import(`./peer_${peer}.mjs`);
+      if (options.peers.length) {
+        const { measurePeer } = await import('./peers.mjs');
         (report.peers ??= []).push(
           ...(await measurePeer(stage, options, model, report.results, say)),
         );

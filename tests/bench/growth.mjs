@@ -54,8 +54,12 @@ export async function measureGrowth(stage, options, model, say) {
   };
   const size = opened.info.imageSize;
   const mostTiles = Math.floor((longest - overhead - 8) / (costs.visualTokens || longest)) - 1;
+  const some = (/** @type {number[]} */ list) =>
+    options.quick ? list.filter((_, i) => i % 2 === 0) : list;
+  const tiles = options.of.includes('tiles') && costs.hasVision ? some(TILES) : [];
+  const prompts = options.of.includes('prompt') ? some(PROMPTS) : [];
   for (let round = 1; round <= options.repeat; round++) {
-    for (const columns of costs.hasVision ? TILES.filter((n) => n <= mostTiles) : []) {
+    for (const columns of tiles.filter((n) => n <= mostTiles)) {
       say(`  round ${round}: a picture of ${columns} tiles`);
       const c = await ceilings();
       const done = await stage.call('call', 'prompt', {
@@ -65,10 +69,10 @@ export async function measureGrowth(stage, options, model, say) {
         height: size,
         maxTiles: columns,
       });
-      const { tiles, visionMs } = done.stats;
-      add('tiles', tiles, visionMs, computeFloor(costs.tile(tiles), c));
+      const { tiles: count, visionMs } = done.stats;
+      add('tiles', count, visionMs, computeFloor(costs.tile(count), c));
     }
-    for (const length of PROMPTS.filter((n) => n <= longest)) {
+    for (const length of prompts.filter((n) => n <= longest)) {
       say(`  round ${round}: a prompt of ${length} tokens`);
       const c = await ceilings();
       const digits = Math.max(1, length - overhead);

@@ -18,10 +18,11 @@ import { cache, root } from '../../wasm/tools/shell.mjs';
  * @property {number} repeat
  * @property {boolean} quick
  * @property {string} json
- * @property {'wllama'[]} peers
+ * @property {('wllama' | 'wllama-2.3.1' | 'wllama-3.8.1' | 'ort')[]} peers
  * @property {boolean} native
  * @property {boolean} memory
  * @property {string} plots
+ * @property {('tiles' | 'prompt')[]} of what the plots are of; prompts bring the context with them
  * @property {string} modules folder of the built modules
  * @property {string} ceilings file of the ceilings' module
  * @property {string} cache folder of made models and peers
@@ -41,10 +42,11 @@ export const HELP = `npm run bench [-- OPTIONS]
   --repeat N                rounds (3)
   --quick                   one round, no warm-up of the tile
   --json FILE               all samples as JSON
-  --peer wllama             the same work by another engine
+  --peer wllama|ort         the same work by another engine, several with commas; wllama-2.3.1, wllama-3.8.1: one version
   --native                  the same work by llama.cpp, through llama-cpp-python ($PYTHON or python3)
   --memory                  instead: load with a context of 4096, answer, compare with the estimate
-  --plots FOLDER            instead: time against tiles, prompt and context, as SVG`;
+  --plots FOLDER            instead: time against tiles, prompt and context, as SVG
+  --of tiles|prompt         only these plots (both); with --quick half of the points`;
 
 /**
  * @param {string[]} args
@@ -71,6 +73,7 @@ export function parseArguments(args) {
     native: false,
     memory: false,
     plots: '',
+    of: ['tiles', 'prompt'],
     modules: join(root, 'web', 'wasm'),
     ceilings: join(root, 'build', 'wasm', 'bench', 'ceilings.wasm'),
     cache: bench,
@@ -123,10 +126,12 @@ export function parseArguments(args) {
     else if (name === '--repeat') options.repeat = whole(value(), 1, 100);
     else if (name === '--quick') ((options.quick = true), (options.repeat = 1));
     else if (name === '--json') options.json = value();
-    else if (name === '--peer') options.peers = list('wllama');
+    else if (name === '--peer')
+      options.peers = list('wllama', 'wllama-2.3.1', 'wllama-3.8.1', 'ort');
     else if (name === '--native') options.native = true;
     else if (name === '--memory') options.memory = true;
     else if (name === '--plots') options.plots = value();
+    else if (name === '--of') options.of = list('tiles', 'prompt');
     else if (name === '--modules') options.modules = value();
     else if (name === '--ceilings') options.ceilings = value();
     else throw new Error(`Unknown option ${args[i]}; npm run bench -- --help lists them.`);

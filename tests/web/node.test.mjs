@@ -45,6 +45,10 @@ for (const variant of /** @type {const} */ (['relaxed', 'simd'])) {
       assert.equal(answer.content, await answer.text());
       assert.ok(['end', 'length'].includes(String(answer.stop)));
       assert.equal(answer.stats?.visualTokens, vl.info.tokensPerTile);
+      assert.ok(
+        Number(answer.stats?.reusedTokens) > 0,
+        'the beginning was ready before the question',
+      );
       assert.deepEqual([answer.pictures[0].width, answer.pictures[0].height], [640, 480]);
       answers.push(answer.content);
       // The second turn finds the first in its cache.

@@ -48,8 +48,12 @@ export async function fetchPackage(cache, name, version, say) {
 export async function measurePeer(stage, options, model, results, say) {
   const ours = results.filter((r) => r.model === model.name);
   const threads = ours[0]?.threads ?? options.threads[0];
+  /** @type {any[]} */
   const found = [];
-  for (const version of VERSIONS) {
+  const wanted = VERSIONS.filter((version) =>
+    options.peers.some((peer) => peer === 'wllama' || peer === `wllama-${version}`),
+  );
+  for (const version of wanted) {
     const major = Number(version[0]);
     const folder = await fetchPackage(options.cache, '@wllama/wllama', version, say);
     const mount = `wllama-${version}`;
@@ -116,6 +120,10 @@ export async function measurePeer(stage, options, model, results, say) {
       await page.close().catch(() => undefined);
     }
   }
+  if (options.peers.includes('ort')) {
+    const { measureOrt } = await import('./peer_ort.mjs');
+    found.push(await measureOrt(stage, options, model, results, say));
+  }
   printPeers(found, ours.find((r) => r.threads === threads) ?? null);
   return found;
 }
@@ -134,7 +142,7 @@ export function printPeers(peers, our) {
     ratio(p.tile_ms, s.tile?.ms),
     ms(p.prefill_ms),
     ratio(p.prefill_ms, s.prefill?.ms),
-    ms(p.decode_ms),
+    p.decode_ms ? ms(p.decode_ms) : '-',
     ratio(p.decode_ms, s.decode?.ms),
   ]);
   if (our) {
@@ -148,6 +156,6 @@ export function printPeers(peers, our) {
       '',
     ]);
   }
-  console.log(`\nother engines, the same files and threads (ms; how many times ours is as fast)`);
+  console.log(`\nother engines, the same shapes and threads (ms; how many times ours is as fast)`);
   console.log(table(['', 'tile', '', 'prefill', '', 'token', ''], rows));
 }
