@@ -269,8 +269,8 @@ test('a stored chunk that is lost is fetched again alone', async () => {
   await load({ store });
   const lost = {
     ...store,
-    getChunk: async (/** @type {any} */ at, /** @type {number} */ n) =>
-      at[2] === 3 ? null : store.getChunk(at, n),
+    openChunk: async (/** @type {any} */ at, /** @type {number} */ n) =>
+      at[2] === 3 ? null : store.openChunk(at, n),
   };
   server.log.length = 0;
   assertWhole(await load({ store: lost }));
@@ -278,7 +278,9 @@ test('a stored chunk that is lost is fetched again alone', async () => {
     weightRequests().map(({ range }) => range),
     [`bytes=${3 * CHUNK}-${4 * CHUNK - 1}`],
   );
-  await store.putChunk([key, 0, 1], new Uint8Array(CHUNK), 'f'.repeat(64));
+  await store.putChunk([key, 0, 1], new Uint8Array(CHUNK), {
+    sha256: 'f'.repeat(64),
+  });
   assert.deepEqual(await verifyModel(store, key), [{ file: 0, chunk: 1 }]);
   const repaired = await load({ store });
   assertWhole(repaired);
