@@ -21,6 +21,7 @@ import { cache, root } from '../../wasm/tools/shell.mjs';
  * @property {'wllama'[]} peers
  * @property {boolean} native
  * @property {boolean} memory
+ * @property {boolean} load
  * @property {string} plots
  * @property {string} modules folder of the built modules
  * @property {string} ceilings file of the ceilings' module
@@ -44,6 +45,7 @@ export const HELP = `npm run bench [-- OPTIONS]
   --peer wllama             the same work by another engine
   --native                  the same work by llama.cpp, through llama-cpp-python ($PYTHON or python3)
   --memory                  instead: load with a context of 4096, answer, compare with the estimate
+  --load                    instead: first and second visit, against IndexedDB alone, with the heap sampled
   --plots FOLDER            instead: time against tiles, prompt and context, as SVG`;
 
 /**
@@ -70,6 +72,7 @@ export function parseArguments(args) {
     peers: [],
     native: false,
     memory: false,
+    load: false,
     plots: '',
     modules: join(root, 'web', 'wasm'),
     ceilings: join(root, 'build', 'wasm', 'bench', 'ceilings.wasm'),
@@ -126,6 +129,7 @@ export function parseArguments(args) {
     else if (name === '--peer') options.peers = list('wllama');
     else if (name === '--native') options.native = true;
     else if (name === '--memory') options.memory = true;
+    else if (name === '--load') options.load = true;
     else if (name === '--plots') options.plots = value();
     else if (name === '--modules') options.modules = value();
     else if (name === '--ceilings') options.ceilings = value();

@@ -292,10 +292,10 @@ test('a full storage does not stop the load, and says what is missing', async ()
   let writes = 0;
   const store = {
     ...inner,
-    putChunk: (/** @type {any} */ at, /** @type {any} */ bytes, /** @type {string} */ hash) =>
+    putChunk: (/** @type {any} */ at, /** @type {any} */ bytes, /** @type {any} */ marks) =>
       ++writes > 2
         ? Promise.reject(new PocketVLError('QUOTA', 'Full.'))
-        : inner.putChunk(at, bytes, hash),
+        : inner.putChunk(at, bytes, marks),
   };
   const loaded = await load({ store });
   assertWhole(loaded);

@@ -6,7 +6,10 @@ export const CHUNK = 16 * 1048576;
 
 /** @typedef {{bytes: number, sha256: string}} Chunk */
 /** @typedef {{name: string, bytes: number}} Part a piece of a file, lying beside the manifest as a file of its own */
-/** @typedef {{name: string, bytes: number, chunks: Chunk[], url?: string, parts?: Part[]}} ModelFile */
+/**
+ * @typedef {{name: string, bytes: number, chunks: Chunk[], url?: string, parts?: Part[], mark?: string}} ModelFile mark: of
+ *   a file without hashes, what its host tells versions apart by
+ */
 
 /**
  * @typedef {object} Manifest

@@ -182,9 +182,10 @@ const totalBytes = (/** @type {Manifest} */ manifest) =>
  * The manifest from the network: fetched, or made from the sizes of bare GGUF files.
  * @param {Source} source
  * @param {Context} context
+ * @param {RequestCache} [cache]
  * @returns {Promise<Manifest>}
  */
-async function manifestOf(source, context) {
+async function manifestOf(source, context, cache) {
   if ('blobs' in source) {
     const files = source.blobs.map(({ name, blob }) => uncheckedFile(name, blob.size, ''));
     return { format: 1, name: files[0]?.name ?? '', files };
@@ -192,7 +193,7 @@ async function manifestOf(source, context) {
   const given = 'url' in source ? [source.url] : source.urls;
   const urls = given.flatMap(splitUrls);
   if (given.length === 1 && !isGguf(given[0])) {
-    const text = await fetchText(given[0], context, MOST_MANIFEST);
+    const text = await fetchText(given[0], context, MOST_MANIFEST, cache);
     let json;
     try {
       json = JSON.parse(text);
@@ -260,7 +261,7 @@ export async function streamModel(source, context) {
   const key = sourceKey(source);
   const begun = performance.now();
   const { store } = context;
-  const run = async () => {
+  const run = async (/** @type {RequestCache} */ cache = 'no-cache') => {
     const record = store ? await readRecord(context, key) : undefined;
     const useStored = record?.complete && !context.refresh;
     let manifest;
@@ -268,7 +269,7 @@ export async function streamModel(source, context) {
     else {
       meter.set({ stage: 'manifest' });
       try {
-        manifest = await manifestOf(source, context);
+        manifest = await manifestOf(source, context, cache);
       } catch (error) {
         // Asking for news failed: what is stored is as good as it was.
         if (!record?.complete || !(error instanceof PocketVLError) || error.code !== 'NETWORK')
@@ -290,7 +291,7 @@ export async function streamModel(source, context) {
           code: 'INTEGRITY',
           message: 'The model changed on its host; what is still valid is kept.',
         });
-        return run();
+        return run('reload');
       }
       const doubtful =
         ['FORMAT', 'MODEL', 'INTEGRITY'].includes(error.code) && meter.state.fromStore > 0;
@@ -633,6 +634,7 @@ class Transfer {
     meter.set({ stage: 'network' });
     const net = {
       ...context,
+      mark: file.mark,
       onWait: (/** @type {string} */ reason) => meter.set({ stage: 'retry', reason }),
     };
     while (c < last) {
@@ -746,7 +748,7 @@ class Transfer {
   async integrity(file, c, url) {
     let changed = false;
     if ('url' in this.source && !isGguf(this.source.url)) {
-      const now = await manifestOf(this.source, this.context).catch(() => null);
+      const now = await manifestOf(this.source, this.context, 'reload').catch(() => null);
       changed = now !== null && JSON.stringify(now.files) !== JSON.stringify(this.manifest.files);
     }
     return new PocketVLError(
