@@ -664,7 +664,9 @@ class Transfer {
         if (!(error instanceof WrongHash)) throw error;
         wrong++;
         meter.arriving(0);
-        if (wrong >= REFETCH) throw await this.integrity(file, c, url);
+        // Replaced on the host, which its manifest tells at once; or damaged on the way, or there.
+        const changed = wrong === 1 && (await this.replaced());
+        if (changed || wrong >= REFETCH) throw this.integrity(file, c, url, changed);
         meter.set({ stage: 'retry', reason: 'a part came with wrong bytes' });
         await sleep(200 * wrong, context.signal);
       }
@@ -739,21 +741,24 @@ class Transfer {
     });
   }
 
+  /** Whether the host has another manifest by now. */
+  async replaced() {
+    if (!('url' in this.source) || isGguf(this.source.url)) return false;
+    const now = await manifestOf(this.source, this.context, 'reload').catch(() => null);
+    return now !== null && JSON.stringify(now.files) !== JSON.stringify(this.manifest.files);
+  }
+
   /**
-   * The error for a chunk that never came right: replaced on the host, or damaged there.
+   * The error for a chunk that never came right.
    * @param {ModelFile} file
    * @param {number} c
    * @param {string} url
+   * @param {boolean} changed
    */
-  async integrity(file, c, url) {
-    let changed = false;
-    if ('url' in this.source && !isGguf(this.source.url)) {
-      const now = await manifestOf(this.source, this.context, 'reload').catch(() => null);
-      changed = now !== null && JSON.stringify(now.files) !== JSON.stringify(this.manifest.files);
-    }
+  integrity(file, c, url, changed) {
     return new PocketVLError(
       'INTEGRITY',
-      `Part ${c + 1} of ${file.name} from ${url} does not match its SHA-256 after ${REFETCH} downloads; the file on the host is damaged or was replaced.`,
+      `Part ${c + 1} of ${file.name} from ${url} does not match its SHA-256${changed ? '' : ` after ${REFETCH} downloads`}; the file on the host is damaged or was replaced.`,
       { details: { url, chunk: c, changed } },
     );
   }
