@@ -40,6 +40,14 @@ async function main(options) {
         save();
         continue;
       }
+      if (options.load) {
+        const { measureLoad, printLoad } = await import('./load.mjs');
+        const result = await measureLoad(stage, options, model);
+        (report.load ??= []).push(result);
+        printLoad(result);
+        save();
+        continue;
+      }
       if (options.plots) {
         const { measureGrowth } = await import('./growth.mjs');
         (report.growth ??= []).push(await measureGrowth(stage, options, model, say));

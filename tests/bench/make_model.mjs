@@ -517,6 +517,7 @@ async function writeModel(folder, stem, meta, tensors, limit) {
  * @property {boolean} [pair]
  * @property {boolean} [noVision]
  * @property {number} [shardSize] bytes; 0 or absent: whole files
+ * @property {number} [layers] of the language model, for a smaller file
  */
 
 /**
@@ -526,7 +527,7 @@ async function writeModel(folder, stem, meta, tensors, limit) {
  * @param {MakeOptions} [options]
  */
 export async function makeModel(model, folder, options = {}) {
-  const shape = SHAPES[model];
+  const shape = { ...SHAPES[model], layers: options.layers ?? SHAPES[model].layers };
   const type = options.type ?? 'q4_0';
   const vision = options.vision ?? 'q8_0';
   const limit = options.shardSize ?? 0;

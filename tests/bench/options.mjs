@@ -21,6 +21,7 @@ import { cache, root } from '../../wasm/tools/shell.mjs';
  * @property {('wllama' | 'wllama-2.3.1' | 'wllama-3.8.1' | 'ort')[]} peers
  * @property {boolean} native
  * @property {boolean} memory
+ * @property {boolean} load
  * @property {string} plots
  * @property {('tiles' | 'prompt')[]} of what the plots are of; prompts bring the context with them
  * @property {string} modules folder of the built modules
@@ -45,6 +46,7 @@ export const HELP = `npm run bench [-- OPTIONS]
   --peer wllama|ort         the same work by another engine, several with commas; wllama-2.3.1, wllama-3.8.1: one version
   --native                  the same work by llama.cpp, through llama-cpp-python ($PYTHON or python3)
   --memory                  instead: load with a context of 4096, answer, compare with the estimate
+  --load                    instead: first and second visit, against IndexedDB alone, with the heap sampled
   --plots FOLDER            instead: time against tiles, prompt and context, as SVG
   --of tiles|prompt         only these plots (both); with --quick half of the points`;
 
@@ -72,6 +74,7 @@ export function parseArguments(args) {
     peers: [],
     native: false,
     memory: false,
+    load: false,
     plots: '',
     of: ['tiles', 'prompt'],
     modules: join(root, 'web', 'wasm'),
@@ -130,6 +133,7 @@ export function parseArguments(args) {
       options.peers = list('wllama', 'wllama-2.3.1', 'wllama-3.8.1', 'ort');
     else if (name === '--native') options.native = true;
     else if (name === '--memory') options.memory = true;
+    else if (name === '--load') options.load = true;
     else if (name === '--plots') options.plots = value();
     else if (name === '--of') options.of = list('tiles', 'prompt');
     else if (name === '--modules') options.modules = value();

@@ -14,7 +14,10 @@ import { gzipSync } from 'node:zlib';
  * @property {number} [stallAt] sends nothing more after so many bytes, once
  * @property {{at: number, times: number}} [wrongByte] flips a byte in the first answers
  * @property {boolean} [noHead] 405 to HEAD
- * @property {number} [contentLength] a wrong one
+ * @property {number} [contentLength] a wrong one, in the first answer to GET
+ * @property {number} [headLength] a wrong one, in answers to HEAD
+ * @property {boolean} [noCors] no other site may read it
+ * @property {string} [lastModified]
  * @property {string} [redirect] to this path
  * @property {number} [slow] ms between pieces of 64 KiB
  * @property {string} [etag]
@@ -36,10 +39,10 @@ export async function faultServer() {
       sent: 0,
     };
     log.push(entry);
-    const cors = {
-      'Access-Control-Allow-Origin': '*',
-      'Cross-Origin-Resource-Policy': 'cross-origin',
-    };
+    /** @type {Record<string, string>} */
+    const cors = b?.noCors
+      ? {}
+      : { 'Access-Control-Allow-Origin': '*', 'Cross-Origin-Resource-Policy': 'cross-origin' };
     if (!b) return void response.writeHead(404, cors).end();
     if (b.redirect) return void response.writeHead(302, { ...cors, Location: b.redirect }).end();
     const status = request.method === 'HEAD' ? 0 : (b.statuses?.shift() ?? 0);
@@ -51,6 +54,7 @@ export async function faultServer() {
     /** @type {Record<string, string | number>} */
     const headers = { ...cors, 'Content-Type': 'application/octet-stream' };
     if (b.etag) headers.ETag = b.etag;
+    if (b.lastModified) headers['Last-Modified'] = b.lastModified;
     if (range && !b.noRange) {
       start = Number(range[1]);
       end = range[2] ? Math.min(Number(range[2]) + 1, end) : end;
@@ -72,9 +76,15 @@ export async function faultServer() {
       body = gzipSync(body);
       headers['Content-Encoding'] = 'gzip';
     }
-    headers['Content-Length'] = b.contentLength ?? body.length;
+    headers['Content-Length'] = body.length;
+    if (request.method === 'HEAD') {
+      headers['Content-Length'] = b.headLength ?? body.length;
+      return void response.writeHead(code, headers).end();
+    }
+    const wrongLength = b.contentLength;
+    b.contentLength = undefined;
+    if (wrongLength !== undefined) headers['Content-Length'] = wrongLength;
     response.writeHead(code, headers);
-    if (request.method === 'HEAD') return void response.end();
     const cut = b.cuts?.shift();
     const most = cut === undefined ? body.length : Math.min(cut, body.length);
     const stall = b.stallAt;
@@ -92,7 +102,8 @@ export async function faultServer() {
         if (!more) return void response.once('drain', pump);
       }
       // What was written goes out before the connection breaks.
-      if (cut !== undefined && most < body.length) setTimeout(() => response.destroy(), 30);
+      if ((cut !== undefined && most < body.length) || wrongLength !== undefined)
+        setTimeout(() => response.destroy(), 30);
       else response.end();
     };
     pump();

@@ -3,7 +3,7 @@
 // engine is left out, so that only network and storage are seen.
 import assert from 'node:assert/strict';
 import { randomFillSync } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { after, before, beforeEach } from 'node:test';
@@ -25,6 +25,7 @@ let site;
 let host;
 /** @type {Buffer} */
 let body;
+const EXPECTED = { sum: 0 };
 const profile = mkdtempSync(join(tmpdir(), 'pocketvl-storage-'));
 
 before(async () => {
@@ -32,6 +33,7 @@ before(async () => {
   host = await faultServer();
   body = Buffer.alloc(SIZE);
   randomFillSync(body);
+  EXPECTED.sum = sumOf(body);
 }, LIMIT);
 after(async () => {
   await site?.close();
@@ -47,17 +49,17 @@ beforeEach(() => {
 
 /** What runs in the worker: one load, with a sink that counts. */
 const WORKER = `
-onmessage = async ({ data: { site, url, stopAt } }) => {
+onmessage = async ({ data: { site, url, stopAt, unstored, patience } }) => {
   const { streamModel } = await import(site + 'lib/weights.js');
   const { idbStore } = await import(site + 'lib/store_idb.js');
   const controller = new AbortController();
-  const store = await idbStore();
+  const store = unstored ? null : await idbStore();
   const notices = [];
   const stages = [];
   let pushed = 0, sum = 0;
   const sink = { start: async () => { pushed = 0; sum = 0; }, beginFile() {}, push(b) {
+    for (let i = (4096 - pushed % 4096) % 4096; i < b.length; i += 4096) sum = (sum * 31 + b[i]) >>> 0;
     pushed += b.length;
-    for (let i = 0; i < b.length; i += 4096) sum = (sum * 31 + b[i]) >>> 0;
     if (stopAt && pushed >= stopAt) controller.abort();
   } };
   const onProgress = (p) => {
@@ -66,7 +68,7 @@ onmessage = async ({ data: { site, url, stopAt } }) => {
   };
   try {
     const begun = performance.now();
-    const result = await streamModel({ url }, { store, sink, signal: controller.signal, onProgress, onNotice: (n) => notices.push(n) });
+    const result = await streamModel({ url }, { store, sink, signal: controller.signal, onProgress, onNotice: (n) => notices.push(n), patience });
     postMessage({ done: { ...result, manifest: undefined, ms: performance.now() - begun, pushed, sum, notices, stages } });
   } catch (error) {
     postMessage({ done: { code: error.code, message: error.message, details: error.details, pushed, notices, stages } });
@@ -76,11 +78,12 @@ onmessage = async ({ data: { site, url, stopAt } }) => {
 /**
  * Starts a load in a page; the result comes by `finished`.
  * @param {Page} page
- * @param {{stopAt?: number}} [options]
+ * @param {{stopAt?: number, path?: string, unstored?: boolean, patience?: import('../../web/lib/download.js').Patience}} [options]
  */
 async function begin(page, options = {}) {
+  const { path = '/manifest.json', ...more } = options;
   await page.evaluate(
-    ({ source, site, url, stopAt }) => {
+    ({ source, more: given, ...where }) => {
       const state = /** @type {any} */ (globalThis);
       state.loaded = 0;
       state.stage = '';
@@ -100,9 +103,9 @@ async function begin(page, options = {}) {
           worker.terminate();
         }
       };
-      worker.postMessage({ site, url, stopAt });
+      worker.postMessage({ ...given, ...where });
     },
-    { source: WORKER, site: site.url, url: `${host.url}/manifest.json`, stopAt: options.stopAt },
+    { source: WORKER, site: site.url, url: host.url + path, more },
   );
 }
 
@@ -123,15 +126,15 @@ async function open(browser) {
   return page;
 }
 
-const fetched = () =>
-  host.log.filter(({ path }) => path === '/model.gguf').reduce((sum, { sent }) => sum + sent, 0);
+const fetched = (file = '/model.gguf') =>
+  host.log.filter(({ path }) => path === file).reduce((sum, { sent }) => sum + sent, 0);
 
-/** The same sum as the worker's, over the real bytes. */
-function expectedSum() {
+/** The same sum as the worker's, over the real bytes. @param {Buffer} bytes */
+function sumOf(bytes) {
   let sum = 0;
   for (let at = 0; at < SIZE; at += CHUNK) {
     const end = Math.min(at + CHUNK, SIZE);
-    for (let i = at; i < end; i += 4096) sum = (sum * 31 + body[i]) >>> 0;
+    for (let i = at; i < end; i += 4096) sum = (sum * 31 + bytes[i]) >>> 0;
   }
   return sum;
 }
@@ -164,7 +167,7 @@ test(
     const result = await finished(page);
     assert.equal(result.code, undefined, result.message);
     assert.equal(result.pushed, SIZE);
-    assert.equal(result.sum, expectedSum());
+    assert.equal(result.sum, EXPECTED.sum);
     assert.ok(
       result.fromStore >= loaded - 3 * CHUNK - 1,
       `${result.fromStore} of ${loaded} were kept`,
@@ -178,6 +181,156 @@ test(
   },
 );
 
+/** What the network does to a download. @type {Record<string, Partial<import('./faults.mjs').Behaviour>>} */
+const FAULTS = {
+  'cut at every kind of boundary': {
+    cuts: [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 65536, 2 * CHUNK],
+  },
+  'a stall': { stallAt: 5 * CHUNK + 777 },
+  'wrong bytes, once': { wrongByte: { at: 6 * CHUNK + 5, times: 1 } },
+  'no ranges, and a cut': { noRange: true, cuts: [4 * CHUNK + 9] },
+  'errors 500, 503, 429 and a cut between': { statuses: [500, 503, 0, 429], cuts: [CHUNK + 2] },
+  'a redirect, and a cut behind it': { redirect: '/moved.gguf' },
+  'a wrong Content-Length': { contentLength: SIZE - 4000 },
+};
+
+test(
+  'faults of the network, in Chromium: all bytes arrive, few of them twice',
+  LIMIT,
+  async (t) => {
+    const browser = await chromium();
+    t.after(() => browser.close());
+    const page = await open(browser);
+    const patience = { tries: 8, base: 20, longest: 100, stall: 3000 };
+    for (const [name, fault] of Object.entries(FAULTS)) {
+      host.log.length = 0;
+      host.paths.set('/model.gguf', { body, ...structuredClone(fault) });
+      host.paths.set('/moved.gguf', { body, cuts: [3 * CHUNK + 1] });
+      await begin(page, { unstored: true, patience });
+      const result = await finished(page);
+      assert.equal(result.code, undefined, `${name}: ${result.message}`);
+      assert.equal(result.sum, EXPECTED.sum, name);
+      const twice = fetched() + fetched('/moved.gguf') - SIZE;
+      t.diagnostic(`${name}: ${(twice / 1e6).toFixed(1)} MB were sent again`);
+      if (!fault.noRange) assert.ok(twice < 2 * CHUNK, `${name}: ${twice}`);
+    }
+  },
+);
+
+test('a model replaced on its host in mid-download, in Chromium', LIMIT, async (t) => {
+  const browser = await chromium();
+  t.after(() => browser.close());
+  const page = await open(browser);
+  const fresh = Buffer.from(body);
+  fresh.fill(7, 9 * CHUNK, 9 * CHUNK + 5000);
+  host.paths.set('/model.gguf', { body, slow: 1, cuts: [7 * CHUNK + 100] });
+  await begin(page);
+  await page.waitForFunction(
+    (n) => /** @type {any} */ (globalThis).loaded >= n,
+    { timeout: 120_000, polling: 20 },
+    2 * CHUNK,
+  );
+  const manifest = manifestOver({ 'model.gguf': fresh }, CHUNK);
+  host.paths.set('/model.gguf', { body: fresh, cuts: [] });
+  host.paths.set('/manifest.json', { body: Buffer.from(JSON.stringify(manifest)) });
+  const result = await finished(page);
+  assert.equal(result.code, undefined, result.message);
+  assert.equal(result.sum, sumOf(fresh));
+  assert.ok(result.notices.some((/** @type {any} */ n) => n.code === 'INTEGRITY'));
+  assert.equal(result.fromStore + result.fromNetwork, SIZE);
+  t.diagnostic(
+    `${(result.fromStore / 1e6).toFixed(0)} MB of the old version were still good, ${((fetched() - SIZE) / 1e6).toFixed(1)} MB were sent again`,
+  );
+});
+
+test(
+  'refusals in Chromium: other sites, the content policy, a host that is not there',
+  LIMIT,
+  async (t) => {
+    const browser = await chromium();
+    t.after(() => browser.close());
+    const patience = { tries: 2, base: 20, longest: 50, stall: 3000 };
+    const isolated = await open(browser);
+    const plainSite = await serve({ port: 0 });
+    t.after(() => plainSite.close());
+    const plain = await browser.newPage();
+    await plain.goto(`${plainSite.url}samples/samples.json`);
+    host.paths.set('/closed.json', { body: Buffer.from('{}'), noCors: true });
+    const closed = await faultServer();
+    const closedPort = new URL(closed.url).port;
+    await closed.close();
+    for (const page of [isolated, plain]) {
+      const { code, message, details } = await failure(page, `${host.url}/closed.json`, patience);
+      assert.equal(code, 'NETWORK');
+      // An isolated page is not told whether the host is there: the error names both causes.
+      assert.equal(details.reason, page === plain ? 'cors' : 'unreachable', message);
+      assert.match(message, /does not allow other sites/);
+      const gone = await failure(page, `http://127.0.0.1:${closedPort}/manifest.json`, patience);
+      assert.equal(gone.details.reason, 'unreachable', gone.message);
+      const lost = await failure(page, `${host.url}/nothing.json`, patience);
+      assert.deepEqual([lost.details.reason, lost.details.status], ['status', 404]);
+    }
+    // The app's page: its service worker gives the worker a policy that knows no other host.
+    const app = await browser.newPage();
+    await app.goto(plainSite.url);
+    await app.waitForFunction(() => crossOriginIsolated, { timeout: 30_000 });
+    const refused = await failure(app, `${host.url}/manifest.json`, patience);
+    assert.equal(refused.details.reason, 'policy', refused.message);
+    assert.match(refused.message, /content policy/);
+  },
+);
+
+/**
+ * The error of a load through the library.
+ * @param {Page} page
+ * @param {string} url
+ * @param {import('../../web/lib/download.js').Patience} patience
+ */
+const failure = (page, url, patience) =>
+  page.evaluate(
+    async (address, patient) => {
+      const { PocketVL } = await import(/** @type {any} */ ('/lib/pocketvl.js'));
+      return PocketVL.load(address, { patience: patient, store: 'none' }).then(
+        () => ({ code: 'loaded', message: '', details: {} }),
+        (/** @type {any} */ e) => ({ code: e.code, message: e.message, details: e.details }),
+      );
+    },
+    url,
+    patience,
+  );
+
+test(
+  'storage that the person has blocked: a word, and the model works for this visit',
+  LIMIT,
+  async (t) => {
+    const blocked = mkdtempSync(join(tmpdir(), 'pocketvl-blocked-'));
+    mkdirSync(join(blocked, 'Default'));
+    const preferences = { profile: { default_content_setting_values: { cookies: 2 } } };
+    writeFileSync(join(blocked, 'Default', 'Preferences'), JSON.stringify(preferences));
+    const browser = await chromium({ profile: blocked });
+    t.after(async () => {
+      await browser.close();
+      rmSync(blocked, { recursive: true, force: true, maxRetries: 5, retryDelay: 300 });
+    });
+    const page = await open(browser);
+    const result = await page.evaluate(async () => {
+      const { PocketVL } = await import(/** @type {any} */ ('/lib/pocketvl.js'));
+      /** @type {any[]} */
+      const notices = [];
+      const vl = await PocketVL.load('/models/demo/manifest.json', {
+        onNotice: (/** @type {any} */ n) => notices.push(n),
+      });
+      const tokens = await vl.tokenize('What is this?');
+      vl.dispose();
+      return { notices, tokens, stored: vl.info.stored };
+    });
+    assert.equal(result.stored, false);
+    assert.ok(result.tokens.length > 0);
+    assert.equal(result.notices[0]?.code, 'STORAGE', JSON.stringify(result.notices));
+    assert.match(result.notices[0].message, /downloaded again next time/);
+  },
+);
+
 test('the second visit: no request, at the speed of the storage', LIMIT, async (t) => {
   const browser = await chromium({ profile });
   const page = await open(browser);
@@ -187,7 +340,7 @@ test('the second visit: no request, at the speed of the storage', LIMIT, async (
   assert.equal(result.code, undefined, result.message);
   assert.equal(result.fromStore, SIZE);
   assert.equal(host.log.length, 0);
-  assert.equal(result.sum, expectedSum());
+  assert.equal(result.sum, EXPECTED.sum);
   // The ceiling: the same chunks read by nothing but IndexedDB, in the same run.
   const raw = await page.evaluate(
     async (source) => {
@@ -210,6 +363,24 @@ test('the second visit: no request, at the speed of the storage', LIMIT, async (
   const ceiling = /** @type {any} */ (raw).bytes / /** @type {any} */ (raw).ms / 1e3;
   report(t, `from storage ${rate.toFixed(0)} MB/s; IndexedDB alone ${ceiling.toFixed(0)} MB/s`);
   assert.ok(rate > 0.4 * ceiling, `${rate} of ${ceiling} MB/s`);
+  await browser.close();
+});
+
+test('a chunk whose file the system lost: noticed, and fetched again alone', LIMIT, async () => {
+  const folder = join(profile, 'Default', 'IndexedDB');
+  const files = readdirSync(folder, { recursive: true })
+    .map((name) => join(folder, String(name)))
+    .filter((name) => /\.blob/.test(name) && statSync(name).size === CHUNK);
+  assert.ok(files.length >= 12, `${files.length} chunks lie in files`);
+  rmSync(files[5]);
+  const browser = await chromium({ profile });
+  const page = await open(browser);
+  await begin(page);
+  const result = await finished(page);
+  assert.equal(result.code, undefined, result.message);
+  assert.equal(result.sum, EXPECTED.sum);
+  assert.equal(result.fromNetwork, CHUNK);
+  assert.ok(result.notices.some((/** @type {any} */ n) => /lost/.test(n.message)));
   await browser.close();
 });
 
@@ -241,7 +412,7 @@ test(
     await begin(page);
     const result = await finished(page);
     assert.equal(result.code, undefined, result.message);
-    assert.equal(result.sum, expectedSum());
+    assert.equal(result.sum, EXPECTED.sum);
     assert.equal(result.fromNetwork, 2 * CHUNK);
     const list = await page.evaluate(async () => {
       const { models } = await import(/** @type {any} */ ('/lib/pocketvl.js'));
@@ -271,7 +442,7 @@ test(
     await begin(page);
     const result = await finished(page);
     assert.equal(result.code, undefined, result.message);
-    assert.equal(result.sum, expectedSum());
+    assert.equal(result.sum, EXPECTED.sum);
     assert.equal(result.stored, false);
     const notice = result.notices.find((/** @type {any} */ n) => n.code === 'QUOTA');
     assert.ok(notice, JSON.stringify(result.notices));
@@ -318,7 +489,7 @@ test(
     slow.slow = 0;
     const result = await finished(b);
     assert.equal(result.code, undefined, result.message);
-    assert.equal(result.sum, expectedSum());
+    assert.equal(result.sum, EXPECTED.sum);
     assert.ok(result.fromStore >= 2 * CHUNK, `${result.fromStore}`);
     report(
       t,

@@ -96,6 +96,16 @@ function assertWhole({ got }, expected = body) {
   );
 }
 
+/** Tells how many bytes the host sent beyond those of the model. */
+function reportSent(
+  /** @type {import('node:test').TestContext} */ t,
+  /** @type {number} */ needed = SIZE,
+) {
+  const sent = weightRequests().reduce((sum, { sent: n }) => sum + n, 0);
+  t.diagnostic(`${sent - needed} bytes were sent again, in ${weightRequests().length} requests`);
+  return sent - needed;
+}
+
 const weightRequests = () =>
   server.log.filter(({ path, method }) => path.endsWith('.gguf') && method === 'GET');
 
@@ -119,13 +129,12 @@ test('the first visit is one request; the second asks the network for nothing', 
   assert.equal(second.result.fromStore, SIZE);
 });
 
-test('connections cut at every kind of boundary are resumed from the byte', async () => {
+test('connections cut at every kind of boundary are resumed from the byte', async (t) => {
   const cuts = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 65536, 3];
   behaviour().cuts = [...cuts];
   const loaded = await load({ store: memoryStore(), patience: { ...PATIENCE, tries: 8 } });
   assertWhole(loaded);
-  const sent = weightRequests().reduce((sum, { sent: n }) => sum + n, 0);
-  assert.ok(sent <= SIZE + cuts.length * 65536, `${sent} bytes were sent for ${SIZE}`);
+  assert.ok(reportSent(t) <= cuts.length * 65536);
   assert.ok(loaded.progress.some(({ stage }) => stage === 'retry'));
 });
 
@@ -162,15 +171,17 @@ test('a cancelled visit leaves its chunks, too', async () => {
   assert.ok(again.result.fromStore >= 2 * CHUNK);
 });
 
-test('a stalled connection is given up and resumed', async () => {
+test('a stalled connection is given up and resumed', async (t) => {
   behaviour().stallAt = CHUNK + 500;
   assertWhole(await load());
   assert.equal(weightRequests().length, 2);
+  assert.ok(reportSent(t) <= 65536);
 });
 
-test('a host without ranges: what is known of its answer is skipped', async () => {
+test('a host without ranges: what is known of its answer is skipped', async (t) => {
   Object.assign(behaviour(), { noRange: true, cuts: [2 * CHUNK + 9, 3 * CHUNK] });
   assertWhole(await load());
+  reportSent(t); // it sends all of it each time
 });
 
 test('a host that compresses unasked', async () => {
@@ -180,9 +191,10 @@ test('a host that compresses unasked', async () => {
   assertWhole(await load());
 });
 
-test('passing errors of a host are outlasted: 500, 503, 429', async () => {
+test('passing errors of a host are outlasted: 500, 503, 429', async (t) => {
   behaviour().statuses = [500, 503, 429];
   assertWhole(await load());
+  assert.ok(reportSent(t) <= 0);
 });
 
 test('lasting errors are told in words: 404, 403, 500', async () => {
@@ -199,13 +211,14 @@ test('no host at all', async () => {
   await assert.rejects(load({}, source), withCode('NETWORK', /could not be downloaded/));
 });
 
-test('a redirect is followed', async () => {
+test('a redirect is followed', async (t) => {
   server.paths.set('/m/model.gguf', { body, redirect: '/elsewhere.gguf' });
   server.paths.set('/elsewhere.gguf', { body });
   assertWhole(await load());
+  reportSent(t);
 });
 
-test('wrong bytes once: that chunk alone is fetched again', async () => {
+test('wrong bytes once: that chunk alone is fetched again', async (t) => {
   behaviour().wrongByte = { at: 2 * CHUNK + 5, times: 1 };
   const loaded = await load();
   assertWhole(loaded);
@@ -213,6 +226,7 @@ test('wrong bytes once: that chunk alone is fetched again', async () => {
     weightRequests().map(({ range }) => range),
     ['', `bytes=${2 * CHUNK}-`],
   );
+  reportSent(t); // that chunk, and what was on its way behind it when the connection was given up
 });
 
 test('wrong bytes for ever: an error that names the part', async () => {
@@ -220,7 +234,7 @@ test('wrong bytes for ever: an error that names the part', async () => {
   await assert.rejects(load(), withCode('INTEGRITY', /Part 3 of model\.gguf/));
 });
 
-test('a model replaced on its host in mid-download: the new one arrives, whole', async () => {
+test('a model replaced on its host in mid-download: the new one arrives, whole', async (t) => {
   const store = memoryStore();
   const fresh = Buffer.from(body);
   fresh.fill(7, 3 * CHUNK, 4 * CHUNK);
@@ -240,6 +254,7 @@ test('a model replaced on its host in mid-download: the new one arrives, whole',
   assert.equal(loaded.got.starts, 2);
   assert.ok(loaded.result.fromStore >= 2 * CHUNK, 'chunks that are the same in both were kept');
   assert.ok(loaded.notices.some(({ code }) => code === 'INTEGRITY'));
+  reportSent(t);
 });
 
 test('a new version after the first visit: refresh fetches what changed', async () => {
@@ -269,8 +284,8 @@ test('a stored chunk that is lost is fetched again alone', async () => {
   await load({ store });
   const lost = {
     ...store,
-    getChunk: async (/** @type {any} */ at, /** @type {number} */ n) =>
-      at[2] === 3 ? null : store.getChunk(at, n),
+    openChunk: async (/** @type {any} */ at, /** @type {number} */ n) =>
+      at[2] === 3 ? null : store.openChunk(at, n),
   };
   server.log.length = 0;
   assertWhole(await load({ store: lost }));
@@ -278,7 +293,9 @@ test('a stored chunk that is lost is fetched again alone', async () => {
     weightRequests().map(({ range }) => range),
     [`bytes=${3 * CHUNK}-${4 * CHUNK - 1}`],
   );
-  await store.putChunk([key, 0, 1], new Uint8Array(CHUNK), 'f'.repeat(64));
+  await store.putChunk([key, 0, 1], new Uint8Array(CHUNK), {
+    sha256: 'f'.repeat(64),
+  });
   assert.deepEqual(await verifyModel(store, key), [{ file: 0, chunk: 1 }]);
   const repaired = await load({ store });
   assertWhole(repaired);
@@ -290,10 +307,10 @@ test('a full storage does not stop the load, and says what is missing', async ()
   let writes = 0;
   const store = {
     ...inner,
-    putChunk: (/** @type {any} */ at, /** @type {any} */ bytes, /** @type {string} */ hash) =>
+    putChunk: (/** @type {any} */ at, /** @type {any} */ bytes, /** @type {any} */ marks) =>
       ++writes > 2
         ? Promise.reject(new PocketVLError('QUOTA', 'Full.'))
-        : inner.putChunk(at, bytes, hash),
+        : inner.putChunk(at, bytes, marks),
   };
   const loaded = await load({ store });
   assertWhole(loaded);
@@ -337,6 +354,194 @@ test('files from disk are read in pieces and not stored unless asked', async () 
   assert.equal((await store.models()).length, 0);
   assertWhole(await load({ store, keep: true }, source));
   assert.equal((await store.models())[0].complete, true);
+});
+
+test('a host that tells a wrong Content-Length: too much, too little', async (t) => {
+  for (const wrong of [SIZE + 1000, SIZE - 1000, 10]) {
+    behaviour().contentLength = wrong;
+    server.log.length = 0;
+    assertWhole(await load());
+    reportSent(t);
+  }
+});
+
+test('a file that is longer than its manifest says was replaced', async () => {
+  behaviour().body = Buffer.concat([body, randomBytes(5000)]);
+  await assert.rejects(load(), withCode('INTEGRITY', /not the one that was announced/));
+});
+
+test('a bare address whose host tells a wrong size: an error, not half a model', async () => {
+  const source = { url: `${server.url}/m/model.gguf` };
+  for (const wrong of [SIZE - 1000, SIZE + 1000]) {
+    behaviour().headLength = wrong;
+    await assert.rejects(load({ store: memoryStore() }, source), withCode('INTEGRITY', /size/));
+  }
+});
+
+test('a bare address replaced in mid-download: the new file, whole, nothing of the old one', async () => {
+  const store = memoryStore();
+  const source = { url: `${server.url}/m/model.gguf` };
+  const fresh = randomBytes(SIZE);
+  Object.assign(behaviour(), {
+    cuts: [2 * CHUNK + 5],
+    lastModified: 'Mon, 01 Jan 2024 00:00:00 GMT',
+  });
+  let replaced = false;
+  const loaded = await load(
+    {
+      store,
+      onProgress: (p) => {
+        if (replaced || p.stage !== 'retry') return;
+        replaced = true;
+        server.paths.set('/m/model.gguf', {
+          body: fresh,
+          lastModified: 'Tue, 02 Jan 2024 00:00:00 GMT',
+        });
+      },
+    },
+    source,
+  );
+  assert.ok(replaced);
+  assertWhole(loaded, fresh);
+  assert.equal(loaded.result.fromNetwork, SIZE);
+  assert.deepEqual(await verifyModel(store, source.url), []);
+});
+
+test('offline: the load waits, says so, and goes on', async () => {
+  const before = Object.getOwnPropertyDescriptor(globalThis, 'navigator');
+  const navigator = { onLine: true };
+  Object.defineProperty(globalThis, 'navigator', { value: navigator, configurable: true });
+  try {
+    behaviour().cuts = [CHUNK + 10];
+    behaviour().statuses = [0, 503];
+    let requests = 0;
+    const loaded = await load({
+      onProgress: (p) => {
+        if (p.stage !== 'retry' || !navigator.onLine) return;
+        navigator.onLine = false;
+        requests = server.log.length;
+        setTimeout(() => {
+          assert.equal(server.log.length, requests, 'nothing is asked while there is no network');
+          navigator.onLine = true;
+        }, 700);
+      },
+    });
+    assertWhole(loaded);
+  } finally {
+    if (before) Object.defineProperty(globalThis, 'navigator', before);
+    else delete (/** @type {any} */ (globalThis).navigator);
+  }
+});
+
+test('cancelled in any stage: ABORTED, and the next load goes on from what is there', async () => {
+  for (const stage of ['manifest', 'network', 'retry', 'store', 'pack']) {
+    const store = memoryStore();
+    Object.assign(behaviour(), { slow: 2, cuts: [3 * CHUNK] });
+    if (stage === 'store') {
+      await load({ store });
+      const [record] = await store.models();
+      await store.putModel({ ...record, complete: false });
+      await store.deleteChunk([record.key, 0, 4]);
+    }
+    const controller = new AbortController();
+    await assert.rejects(
+      load({
+        store,
+        signal: controller.signal,
+        onProgress: (p) => p.stage === stage && controller.abort(),
+      }).then(() => {
+        // Everything had arrived: there was nothing left to cancel.
+        if (stage === 'pack') throw new PocketVLError('ABORTED', 'Too late to stop.');
+      }),
+      withCode('ABORTED'),
+      stage,
+    );
+    Object.assign(behaviour(), { slow: 0, cuts: [] });
+    const again = await load({ store });
+    assertWhole(again);
+    if (stage === 'retry') assert.equal(again.result.fromStore, 3 * CHUNK);
+  }
+});
+
+test('progress: bytes, rate, stages, for each file and for all of them', async () => {
+  const parts = { 'a.gguf': body.subarray(0, 2 * CHUNK), 'b.gguf': body.subarray(2 * CHUNK) };
+  for (const [name, part] of Object.entries(parts))
+    server.paths.set(`/m/${name}`, { body: part, slow: 5 });
+  publish(parts);
+  const store = memoryStore();
+  const { progress } = await load({ store });
+  const stages = new Set(progress.map(({ stage }) => stage));
+  for (const stage of ['manifest', 'start', 'network', 'pack'])
+    assert.ok(stages.has(/** @type {any} */ (stage)), stage);
+  assert.ok(
+    progress.some(({ loaded, packed }) => loaded > packed && loaded % CHUNK !== 0),
+    'bytes count as they come, not by the part',
+  );
+  let last = 0;
+  for (const p of progress.filter(({ stage }) => stage === 'network')) {
+    assert.ok(p.loaded >= last && p.loaded <= p.total && p.packed <= p.loaded);
+    assert.ok(
+      p.fileLoaded <= p.fileTotal && p.fileTotal === parts[/** @type {'a.gguf'} */ (p.file)].length,
+    );
+    last = p.loaded;
+  }
+  const rated = progress.filter(({ bytesPerSecond }) => bytesPerSecond > 0);
+  assert.ok(rated.length > 0);
+  for (const p of rated)
+    assert.ok(Math.abs(p.secondsLeft - (p.total - p.loaded) / p.bytesPerSecond) < 1e-6);
+  const end = progress[progress.length - 1];
+  assert.deepEqual([end.loaded, end.packed, end.total, end.fromNetwork], [SIZE, SIZE, SIZE, SIZE]);
+  const again = await load({ store });
+  assert.ok(again.progress.some(({ stage }) => stage === 'store'));
+  assert.equal(again.progress[again.progress.length - 1].stored, SIZE);
+});
+
+test('a stored chunk that changed unnoticed: every load checks a sample, and repairs', async () => {
+  const store = memoryStore();
+  const key = `${server.url}/m/manifest.json`;
+  await load({ store });
+  const { sha256, sample } = /** @type {any} */ ((await store.records(key)).get('0/2'));
+  assert.equal(typeof sample, 'number');
+  const bad = new Uint8Array(body.subarray(2 * CHUNK, 3 * CHUNK));
+  bad.fill(0, 8192, 8192 + 4096); // a lost block
+  await store.putChunk([key, 0, 2], bad, { sha256, sample });
+  server.log.length = 0;
+  const loaded = await load({ store });
+  assertWhole(loaded);
+  assert.equal(loaded.got.starts, 2, 'what is in the engine already is given up');
+  assert.ok(
+    loaded.notices.some(({ code, message }) => code === 'INTEGRITY' && /damaged/.test(message)),
+  );
+  assert.deepEqual(
+    weightRequests().map(({ range }) => range),
+    [`bytes=${2 * CHUNK}-${3 * CHUNK - 1}`],
+  );
+  // Chunks that were stored before there were samples are read as they are.
+  const other = new Uint8Array(body.subarray(0, CHUNK));
+  const record = /** @type {any} */ ((await store.records(key)).get('0/0'));
+  await store.putChunk([key, 0, 0], other, { sha256: record.sha256 });
+  assertWhole(await load({ store }));
+});
+
+test('several models side by side; a pair by two addresses', async () => {
+  const store = memoryStore();
+  server.paths.set('/p/model.gguf', { body: body.subarray(0, 2 * CHUNK) });
+  server.paths.set('/p/mmproj.gguf', { body: body.subarray(2 * CHUNK) });
+  const pair = { urls: [`${server.url}/p/model.gguf`, `${server.url}/p/mmproj.gguf`] };
+  await load({ store });
+  const { got } = await load({ store }, pair);
+  assert.deepEqual(
+    got.files.map(({ name, got: n }) => [name, n]),
+    [
+      ['model.gguf', 2 * CHUNK],
+      ['mmproj.gguf', SIZE - 2 * CHUNK],
+    ],
+  );
+  assert.equal((await store.models()).length, 2);
+  await store.deleteModel(pair.urls.join('\n'));
+  server.paths.clear();
+  assertWhole(await load({ store }));
+  await assert.rejects(load({ store }, pair), withCode('NETWORK'));
 });
 
 test('what is not a manifest is refused', async () => {

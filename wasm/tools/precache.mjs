@@ -8,10 +8,11 @@ const NAME = 'precache.js';
 /** Not part of a visit: weights, what only Node.js or a reader wants, and the worker itself. */
 const NOT = [
   /\.(gguf|md|map|ts|LICENSE)$/,
+  /(^|\/)tsconfig\.json$/,
   /^(serve\.mjs|sw\.js|precache\.js|screenshot\.png)$/,
   /^lib\/node\//,
   /(^|\/)(\.|node_modules\/)/,
-  /^dist\//,
+  /^(dist|examples|types)\//,
 ];
 const MOST_BYTES = 4 * 1048576;
 

@@ -6,7 +6,10 @@ export const CHUNK = 16 * 1048576;
 
 /** @typedef {{bytes: number, sha256: string}} Chunk */
 /** @typedef {{name: string, bytes: number}} Part a piece of a file, lying beside the manifest as a file of its own */
-/** @typedef {{name: string, bytes: number, chunks: Chunk[], url?: string, parts?: Part[]}} ModelFile */
+/**
+ * @typedef {{name: string, bytes: number, chunks: Chunk[], url?: string, parts?: Part[], mark?: string}} ModelFile mark: of
+ *   a file without hashes, what its host tells versions apart by
+ */
 
 /**
  * @typedef {object} Manifest
@@ -104,6 +107,21 @@ export const fileName = (url) => {
 
 /** @param {string} url */
 export const isGguf = (url) => /\.gguf(?=$|[?#])/i.test(url);
+
+const STRIDE = 512;
+
+/**
+ * One byte of every 512, folded into 32 bits: what a load can afford to check of a stored chunk. Several of them lie in
+ * every block of a file system, so that a block that was lost or belongs to something else shows.
+ * @param {number} value of the bytes before, 0 at the start
+ * @param {Uint8Array} bytes
+ * @param {number} offset of them in the chunk
+ */
+export function sampled(value, bytes, offset) {
+  for (let i = (STRIDE - (offset % STRIDE)) % STRIDE; i < bytes.length; i += STRIDE)
+    value = (Math.imul(value, 31) + bytes[i]) | 0;
+  return value;
+}
 
 /**
  * @param {ArrayBuffer | Uint8Array<ArrayBuffer>} bytes

@@ -1,5 +1,6 @@
 // The person's stored models, from the page: what there is, how large, delete, check, save.
 import { PocketVLError } from './errors.js';
+import { wholeChunk } from './store.js';
 import { idbStore } from './store_idb.js';
 import { verifyModel } from './weights.js';
 
@@ -71,7 +72,7 @@ export const exportFiles = (key) =>
     for (const [f, file] of record.manifest.files.entries()) {
       const parts = [];
       for (const [c, chunk] of file.chunks.entries()) {
-        const bytes = await store.getChunk([key, f, c], chunk.bytes);
+        const bytes = await wholeChunk(store, [key, f, c], chunk.bytes);
         if (!bytes)
           throw new PocketVLError(
             'STORAGE',

@@ -1,8 +1,13 @@
 // Where chunks of models are kept. Two stores have this interface: IndexedDB (store_idb.js) and memory.
 
 /**
+ * What tells a chunk's bytes: `sample` is `sampled` of all of them; chunks of older versions have none.
+ * @typedef {{sha256: string, sample?: number}} Marks
+ */
+
+/**
  * A chunk is addressed by model key, file and index; its record says what is stored.
- * @typedef {{bytes: number, sha256: string}} ChunkRecord
+ * @typedef {{bytes: number} & Marks} ChunkRecord
  */
 
 /**
@@ -24,14 +29,39 @@
  * @property {(key: string) => Promise<ModelRecord | undefined>} model
  * @property {(record: ModelRecord) => Promise<void>} putModel
  * @property {(key: string) => Promise<Map<string, ChunkRecord>>} records by `file/chunk`
- * @property {(at: ChunkKey, bytes: Uint8Array<ArrayBuffer>, sha256: string) => Promise<void>} putChunk resolves when
+ * @property {(at: ChunkKey, bytes: Uint8Array<ArrayBuffer>, marks: Marks) => Promise<void>} putChunk resolves when
  *   it is stored; `bytes` is a buffer of its own that may be reused once the call has returned its promise
- * @property {(at: ChunkKey, bytes: number) => Promise<Uint8Array<ArrayBuffer> | null>} getChunk null: missing or of
- *   another size
+ * @property {(at: ChunkKey, bytes: number) => Promise<ChunkReader | null>} openChunk null: missing or of another size.
+ *   May be called ahead: where a browser reads in the background, it begins
  * @property {(at: ChunkKey) => Promise<void>} deleteChunk
  * @property {(key: string) => Promise<void>} deleteModel
  * @property {() => void} close
  */
+
+/**
+ * Gives a chunk's bytes in pieces, each valid only during the call that hands it over.
+ * @typedef {(take: (piece: Uint8Array) => void) => Promise<number>} ChunkReader resolves to how many bytes came: fewer
+ *   than the chunk has where the browser lost it
+ */
+
+/**
+ * A chunk in one piece; null if it is not there as it should be.
+ * @param {Store} store
+ * @param {ChunkKey} at
+ * @param {number} bytes
+ * @param {Uint8Array<ArrayBuffer>} [into] at least as large
+ * @returns {Promise<Uint8Array<ArrayBuffer> | null>}
+ */
+export async function wholeChunk(store, at, bytes, into = new Uint8Array(bytes)) {
+  const whole = into.subarray(0, bytes);
+  let fill = 0;
+  const read = await store.openChunk(at, bytes);
+  await read?.((piece) => {
+    whole.set(piece, fill);
+    fill += piece.length;
+  });
+  return fill === bytes ? whole : null;
+}
 
 /** @param {ChunkKey} at */
 export const recordKey = (at) => `${at[1]}/${at[2]}`;
@@ -52,16 +82,20 @@ export function memoryStore() {
     putModel: async (record) => void models.set(record.key, structuredClone(record)),
     records: async (key) =>
       new Map([...(chunks.get(key) ?? [])].map(([at, { record }]) => [at, { ...record }])),
-    putChunk(at, bytes, sha256) {
+    putChunk(at, bytes, marks) {
       const copy = bytes.slice();
       const of = chunks.get(at[0]) ?? new Map();
       chunks.set(at[0], of);
-      of.set(recordKey(at), { record: { bytes: copy.length, sha256 }, bytes: copy });
+      of.set(recordKey(at), { record: { bytes: copy.length, ...marks }, bytes: copy });
       return Promise.resolve();
     },
-    async getChunk(at, bytes) {
+    async openChunk(at, bytes) {
       const found = chunks.get(at[0])?.get(recordKey(at));
-      return found && found.bytes.length === bytes ? found.bytes.slice() : null;
+      if (!found || found.bytes.length !== bytes) return null;
+      return async (take) => {
+        take(found.bytes);
+        return bytes;
+      };
     },
     deleteChunk: async (at) => void chunks.get(at[0])?.delete(recordKey(at)),
     async deleteModel(key) {

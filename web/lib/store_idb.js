@@ -3,6 +3,7 @@
 // record together, and nothing ever calls commit(): with it, Firefox completes a transaction whose Blob ran
 // into the quota, and WebKit one whose Blob could not be prepared.
 import { deleteDB, openDB } from '../vendor/idb.js';
+import { readBlob } from './blobs.js';
 import { PocketVLError } from './errors.js';
 import { recordKey } from './store.js';
 
@@ -11,6 +12,9 @@ import { recordKey } from './store.js';
 
 export const DATABASE = 'pocketvl';
 export const VERSION = 2;
+
+/** Errors of a Blob whose file is gone: evicted or damaged. The chunk is fetched again. */
+const LOST = ['NotFoundError', 'NotReadableError'];
 
 /**
  * Errors of IndexedDB as ours.
@@ -144,7 +148,7 @@ export async function idbStore(name = DATABASE) {
           ]),
         );
       }),
-    putChunk(at, bytes, sha256) {
+    putChunk(at, bytes, marks) {
       // The Blob copies here and now: the caller may reuse its buffer.
       const value = blobs ? new Blob([bytes]) : bytes.slice().buffer;
       return use(async (d) => {
@@ -154,29 +158,25 @@ export async function idbStore(name = DATABASE) {
           .put(value, at)
           .catch(() => {});
         tx.objectStore('index')
-          .put({ bytes: bytes.length, sha256 }, at)
+          .put({ bytes: bytes.length, ...marks }, at)
           .catch(() => {});
         await tx.done;
       });
     },
-    getChunk: (at, bytes) =>
-      use(async (d) => {
-        const value = await d.get('chunks', at);
-        if (!value) return null;
-        const size = value instanceof Blob ? value.size : value.byteLength;
-        if (size !== bytes) return null;
-        if (!(value instanceof Blob)) return new Uint8Array(value);
-        const buffer =
-          typeof FileReaderSync === 'function'
-            ? new FileReaderSync().readAsArrayBuffer(value) // the fastest way in a worker, with the least memory
-            : await value.arrayBuffer();
-        return buffer.byteLength === bytes ? new Uint8Array(buffer) : null;
-      }).catch((error) => {
-        // A Blob whose file is gone: evicted or damaged. The chunk is fetched again.
-        if (/** @type {any} */ (error.cause)?.name === 'NotFoundError') return null;
-        if (/** @type {any} */ (error.cause)?.name === 'NotReadableError') return null;
+    async openChunk(at, bytes) {
+      /** @type {Blob | ArrayBuffer | undefined} */
+      const value = await use((d) => d.get('chunks', at)).catch((error) => {
+        if (LOST.includes(/** @type {any} */ (error.cause)?.name)) return undefined;
         throw error;
-      }),
+      });
+      if (!value) return null;
+      if (value instanceof Blob) return value.size === bytes ? readBlob(value) : null;
+      if (value.byteLength !== bytes) return null;
+      return async (take) => {
+        take(new Uint8Array(value));
+        return bytes;
+      };
+    },
     deleteChunk: (at) =>
       use(async (d) => {
         const tx = d.transaction(['chunks', 'index'], 'readwrite');

@@ -1,9 +1,10 @@
 // Weights in one pass: network or disk or store -> SHA-256 -> store -> the engine's memory, a chunk at a time.
 // No file is ever whole in JavaScript.
+import { readBlob } from './blobs.js';
 import { downloadFile, fetchSize, fetchText } from './download.js';
 import { PocketVLError, aborted, checkSignal, sleep } from './errors.js';
-import { CHUNK, checkManifest, fileName, isGguf, sha256, splitUrls } from './manifest.js';
-import { recordKey } from './store.js';
+import { CHUNK, checkManifest, fileName, isGguf, sampled, sha256, splitUrls } from './manifest.js';
+import { recordKey, wholeChunk } from './store.js';
 
 /** @typedef {import('./manifest.js').Manifest} Manifest */
 /** @typedef {import('./manifest.js').ModelFile} ModelFile */
@@ -15,6 +16,7 @@ const MOST_MANIFEST = 16 * 1048576;
 const FIRST_HEAD = 24 * 1048576; // metadata of the largest vocabularies takes some 10 MB
 const PART_HEAD = 1048576;
 const REFETCH = 3; // times that a chunk with a wrong hash is asked for
+const WINDOW = 5000; // ms that the rate is taken over
 
 /** @typedef {{url: string} | {urls: string[]} | {blobs: {name: string, blob: Blob}[]}} Source */
 
@@ -28,13 +30,17 @@ const REFETCH = 3; // times that a chunk with a wrong hash is asked for
 
 /**
  * @typedef {object} LoadProgress
- * @property {'manifest' | 'waiting' | 'network' | 'store' | 'disk' | 'retry' | 'start'} stage what is being done now
- * @property {number} loaded bytes in the engine
+ * @property {'manifest' | 'waiting' | 'network' | 'store' | 'disk' | 'retry' | 'start' | 'pack'} stage what is being done
+ *   now: asking for the manifest, waiting for another tab, reading from network, store or disk, waiting before another
+ *   try, starting the engine, finishing it when everything is there
+ * @property {number} loaded bytes that are here; those of a part that turns out wrong are taken back
+ * @property {number} packed bytes of those in the engine
+ * @property {number} stored bytes of the model in the store
  * @property {number} total
- * @property {number} fromNetwork bytes of those that came over the network
+ * @property {number} fromNetwork bytes in the engine that came over the network
  * @property {number} fromStore
- * @property {number} bytesPerSecond
- * @property {number} secondsLeft
+ * @property {number} bytesPerSecond of the last seconds, from where bytes come now
+ * @property {number} secondsLeft at that rate; 0 while it is not known
  * @property {string} file
  * @property {number} fileLoaded
  * @property {number} fileTotal
@@ -73,12 +79,17 @@ class Meter {
   /** @param {Context['onProgress']} tell */
   constructor(tell) {
     this.tell = tell;
-    this.begun = performance.now();
     this.told = 0;
+    /** Bytes of a part that is not whole yet. */
+    this.pending = 0;
+    /** What the rate is taken over: times and bytes, oldest first. @type {{at: number, loaded: number}[]} */
+    this.marks = [];
     /** @type {LoadProgress} */
     this.state = {
       stage: 'start',
       loaded: 0,
+      packed: 0,
+      stored: 0,
       total: 0,
       fromNetwork: 0,
       fromStore: 0,
@@ -93,32 +104,55 @@ class Meter {
   /** @param {Partial<LoadProgress>} change */
   set(change) {
     const now = performance.now();
+    if (change.stage && change.stage !== this.state.stage) this.marks = []; // bytes come from elsewhere now
     Object.assign(this.state, change);
     if (change.stage === undefined && now - this.told < 100) return;
     this.told = now;
     const s = this.state;
-    const seconds = (now - this.begun) / 1000;
-    s.bytesPerSecond = seconds > 0 ? s.loaded / seconds : 0;
+    while (this.marks.length > 1 && now - this.marks[0].at > WINDOW) this.marks.shift();
+    this.marks.push({ at: now, loaded: s.loaded });
+    const [oldest] = this.marks;
+    const seconds = (now - oldest.at) / 1000;
+    s.bytesPerSecond = seconds > 0 ? Math.max(0, s.loaded - oldest.loaded) / seconds : 0;
     s.secondsLeft = s.bytesPerSecond > 0 ? (s.total - s.loaded) / s.bytesPerSecond : 0;
     this.tell({ ...s });
   }
 
   /**
+   * So much of the next part has come.
+   * @param {number} bytes 0: it begins anew
+   */
+  arriving(bytes) {
+    const s = this.state;
+    s.loaded += bytes - this.pending;
+    s.fileLoaded += bytes - this.pending;
+    this.pending = bytes;
+    this.set({});
+  }
+
+  /**
+   * The engine has taken these.
    * @param {number} bytes
    * @param {'fromNetwork' | 'fromStore' | 'fromDisk'} from
    */
   count(bytes, from) {
     const s = this.state;
-    s.loaded += bytes;
-    s.fileLoaded += bytes;
+    s.packed += bytes;
+    s.loaded += bytes - this.pending;
+    s.fileLoaded += bytes - this.pending;
+    this.pending = 0;
     if (from !== 'fromDisk') s[from] += bytes;
     this.set({});
   }
 
-  /** @param {number} total */
-  restart(total) {
-    this.begun = performance.now();
-    this.set({ stage: 'start', loaded: 0, total, fromNetwork: 0, fromStore: 0, fileLoaded: 0 });
+  /**
+   * @param {number} total
+   * @param {number} stored
+   */
+  restart(total, stored) {
+    this.pending = 0;
+    const none = { loaded: 0, packed: 0, fromNetwork: 0, fromStore: 0, fileLoaded: 0 };
+    this.set({ stage: 'start', total, stored, ...none });
   }
 }
 
@@ -134,6 +168,13 @@ function uncheckedFile(
   return /** @type {ModelFile} */ ({ name, bytes, chunks, url });
 }
 
+/** @param {Map<string, import('./store.js').ChunkRecord>} records */
+function recordedBytes(records) {
+  let sum = 0;
+  for (const { bytes } of records.values()) sum += bytes;
+  return sum;
+}
+
 const totalBytes = (/** @type {Manifest} */ manifest) =>
   manifest.files.reduce((sum, f) => sum + f.bytes, 0);
 
@@ -141,9 +182,10 @@ const totalBytes = (/** @type {Manifest} */ manifest) =>
  * The manifest from the network: fetched, or made from the sizes of bare GGUF files.
  * @param {Source} source
  * @param {Context} context
+ * @param {RequestCache} [cache]
  * @returns {Promise<Manifest>}
  */
-async function manifestOf(source, context) {
+async function manifestOf(source, context, cache) {
   if ('blobs' in source) {
     const files = source.blobs.map(({ name, blob }) => uncheckedFile(name, blob.size, ''));
     return { format: 1, name: files[0]?.name ?? '', files };
@@ -151,7 +193,7 @@ async function manifestOf(source, context) {
   const given = 'url' in source ? [source.url] : source.urls;
   const urls = given.flatMap(splitUrls);
   if (given.length === 1 && !isGguf(given[0])) {
-    const text = await fetchText(given[0], context, MOST_MANIFEST);
+    const text = await fetchText(given[0], context, MOST_MANIFEST, cache);
     let json;
     try {
       json = JSON.parse(text);
@@ -226,7 +268,7 @@ export async function streamModel(source, context) {
   const key = sourceKey(source);
   const begun = performance.now();
   const { store } = context;
-  const run = async () => {
+  const run = async (/** @type {RequestCache} */ cache = 'no-cache') => {
     const record = store ? await readRecord(context, key) : undefined;
     const useStored = record?.complete && !context.refresh;
     let manifest;
@@ -234,7 +276,7 @@ export async function streamModel(source, context) {
     else {
       meter.set({ stage: 'manifest' });
       try {
-        manifest = await manifestOf(source, context);
+        manifest = await manifestOf(source, context, cache);
       } catch (error) {
         // Asking for news failed: what is stored is as good as it was.
         if (!record?.complete || !(error instanceof PocketVLError) || error.code !== 'NETWORK')
@@ -256,7 +298,7 @@ export async function streamModel(source, context) {
           code: 'INTEGRITY',
           message: 'The model changed on its host; what is still valid is kept.',
         });
-        return run();
+        return run('reload');
       }
       const doubtful =
         ['FORMAT', 'MODEL', 'INTEGRITY'].includes(error.code) && meter.state.fromStore > 0;
@@ -299,12 +341,12 @@ async function underLock(locks, key, context, meter, work) {
     while (!watch.signal.aborted) {
       const record = await context.store?.model(key);
       const records = (await context.store?.records(key)) ?? new Map();
-      let loaded = 0;
-      for (const { bytes } of records.values()) loaded += bytes;
+      const loaded = recordedBytes(records);
       if (watch.signal.aborted) break;
       meter.set({
         stage: 'waiting',
         loaded,
+        stored: loaded,
         total: record ? totalBytes(record.manifest) : 0,
         reason: 'another tab',
       });
@@ -359,6 +401,8 @@ class Transfer {
     this.store = this.disk && !context.keep ? null : context.store;
     /** @type {Map<string, import('./store.js').ChunkRecord>} */
     this.records = new Map();
+    /** Readers of chunks that are opened before their turn. @type {Map<string, Promise<import('./store.js').ChunkReader | null>>} */
+    this.ahead = new Map();
     /** @type {Promise<void>[]} */
     this.writes = [];
     /** @type {Error | null} */
@@ -374,8 +418,9 @@ class Transfer {
     // The sink may refuse a model; then nothing of it is noted in the store.
     await context.sink.start(manifest, Boolean(this.record?.complete));
     if (this.store) await this.prepareStore(created);
-    meter.restart(totalBytes(manifest));
+    meter.restart(totalBytes(manifest), recordedBytes(this.records));
     for (let f = 0; f < manifest.files.length; f++) await this.file(f);
+    meter.set({ stage: 'pack' });
     await Promise.all(this.writes);
     let stored = false;
     if (this.store && !this.writeError) {
@@ -441,7 +486,7 @@ class Transfer {
 
   /** @param {number} f */
   async file(f) {
-    const { manifest, context, meter, key, store } = this;
+    const { manifest, context, meter, key } = this;
     const file = manifest.files[f];
     meter.set({ file: file.name, fileLoaded: 0, fileTotal: file.bytes });
     context.sink.beginFile(file.name, file.bytes);
@@ -450,12 +495,8 @@ class Transfer {
       checkSignal(context.signal);
       const chunk = file.chunks[c];
       const known = this.records.get(recordKey([key, f, c]));
-      const bytes = known && store ? await store.getChunk([key, f, c], chunk.bytes) : null;
-      if (bytes) {
-        if (meter.state.stage !== 'store') meter.set({ stage: 'store' });
-        this.hashes[f][c] = known?.sha256 ?? '';
-        context.sink.push(bytes);
-        meter.count(bytes.length, 'fromStore');
+      const read = known ? await this.open(f, c) : null;
+      if (known && read && (await this.fromStore(f, c, known, read))) {
         offset += chunk.bytes;
         c++;
         continue;
@@ -476,6 +517,61 @@ class Transfer {
   }
 
   /**
+   * A stored chunk's reader; the next one is opened, too, and read by the browser while the engine packs this one.
+   * @param {number} f
+   * @param {number} c
+   */
+  open(f, c) {
+    const { files } = this.manifest;
+    const opened = (/** @type {number} */ file, /** @type {number} */ chunk) => {
+      const at = recordKey([this.key, file, chunk]);
+      const before = this.ahead.get(at);
+      this.ahead.delete(at);
+      if (before || !this.store || !this.records.has(at)) return before ?? Promise.resolve(null);
+      return this.store.openChunk([this.key, file, chunk], files[file].chunks[chunk].bytes);
+    };
+    const now = opened(f, c);
+    const [nextFile, nextChunk] = c + 1 < files[f].chunks.length ? [f, c + 1] : [f + 1, 0];
+    if (nextFile < files.length) {
+      const next = opened(nextFile, nextChunk);
+      next.catch(() => {}); // it is told when it is its turn
+      this.ahead.set(recordKey([this.key, nextFile, nextChunk]), next);
+    }
+    return now;
+  }
+
+  /**
+   * A stored chunk, with the check that every load can afford.
+   * @param {number} f
+   * @param {number} c
+   * @param {import('./store.js').ChunkRecord} known
+   * @param {import('./store.js').ChunkReader} read
+   * @returns {Promise<boolean>} false: there is nothing left of it
+   */
+  async fromStore(f, c, known, read) {
+    const { meter } = this;
+    let at = 0;
+    let sample = 0;
+    if (meter.state.stage !== 'store') meter.set({ stage: 'store' });
+    await read((piece) => {
+      sample = sampled(sample, piece, at);
+      at += piece.length;
+      this.context.sink.push(piece);
+      meter.count(piece.length, 'fromStore');
+    });
+    if (at === 0) return false;
+    if (at !== known.bytes || (known.sample !== undefined && known.sample !== sample)) {
+      // Some of it is in the engine: everything begins anew, when the full check has found what is wrong.
+      throw new PocketVLError(
+        'INTEGRITY',
+        `Part ${c + 1} of ${this.manifest.files[f].name} is damaged in the browser's storage; load the model again.`,
+      );
+    }
+    this.hashes[f][c] = known.sha256;
+    return true;
+  }
+
+  /**
    * Chunks first..last of a file from the person's own disk.
    * @param {number} f
    * @param {number} first
@@ -492,28 +588,32 @@ class Transfer {
     }
     const { blob } = this.source.blobs[f];
     meter.set({ stage: 'disk' });
+    const buffer = this.store ? new Uint8Array(CHUNK) : null;
     for (let c = first; c < last; c++) {
       checkSignal(context.signal);
       const { bytes: size } = this.manifest.files[f].chunks[c];
-      let bytes;
-      try {
-        const part = blob.slice(offset, offset + size);
-        bytes = new Uint8Array(
-          typeof FileReaderSync === 'function'
-            ? new FileReaderSync().readAsArrayBuffer(part)
-            : await part.arrayBuffer(),
-        );
-      } catch (error) {
+      const part = blob.slice(offset, offset + size);
+      const whole = buffer?.subarray(0, size);
+      let at = 0;
+      await readBlob(part)((piece) => {
+        whole?.set(piece, at);
+        at += piece.length;
+        if (whole) return meter.arriving(at);
+        context.sink.push(piece);
+        meter.count(piece.length, 'fromDisk');
+      });
+      if (at !== size) {
         const { name } = this.manifest.files[f];
         throw new PocketVLError(
           'IO',
           `${name} cannot be read; it was moved or changed. Pick it again.`,
-          { cause: error },
         );
       }
-      if (this.store) await this.keep(f, c, bytes, await sha256(bytes));
-      context.sink.push(bytes);
-      meter.count(bytes.length, 'fromDisk');
+      if (whole) {
+        await this.keep(f, c, whole, await sha256(whole));
+        context.sink.push(whole);
+        meter.count(size, 'fromDisk');
+      }
       offset += size;
     }
   }
@@ -541,6 +641,7 @@ class Transfer {
     meter.set({ stage: 'network' });
     const net = {
       ...context,
+      mark: file.mark,
       onWait: (/** @type {string} */ reason) => meter.set({ stage: 'retry', reason }),
     };
     while (c < last) {
@@ -554,6 +655,7 @@ class Transfer {
             buffer.set(piece.subarray(o, o + n), fill);
             fill += n;
             o += n;
+            meter.arriving(fill);
             if (fill < buffer.length) continue;
             await this.arrived(f, c, buffer);
             start += buffer.length;
@@ -568,7 +670,10 @@ class Transfer {
       } catch (error) {
         if (!(error instanceof WrongHash)) throw error;
         wrong++;
-        if (wrong >= REFETCH) throw await this.integrity(file, c, url);
+        meter.arriving(0);
+        // Replaced on the host, which its manifest tells at once; or damaged on the way, or there.
+        const changed = wrong === 1 && (await this.replaced());
+        if (changed || wrong >= REFETCH) throw this.integrity(file, c, url, changed);
         meter.set({ stage: 'retry', reason: 'a part came with wrong bytes' });
         await sleep(200 * wrong, context.signal);
       }
@@ -608,11 +713,14 @@ class Transfer {
     }
     const size = bytes.length;
     const write = this.store
-      .putChunk([this.key, f, c], bytes, hash)
-      .catch((error) => {
-        this.unstored += size;
-        this.noteWriteError(error);
-      })
+      .putChunk([this.key, f, c], bytes, { sha256: hash, sample: sampled(0, bytes, 0) })
+      .then(
+        () => void (this.meter.state.stored += size),
+        (error) => {
+          this.unstored += size;
+          this.noteWriteError(error);
+        },
+      )
       .finally(() => {
         this.writes.splice(this.writes.indexOf(write), 1);
       });
@@ -640,21 +748,24 @@ class Transfer {
     });
   }
 
+  /** Whether the host has another manifest by now. */
+  async replaced() {
+    if (!('url' in this.source) || isGguf(this.source.url)) return false;
+    const now = await manifestOf(this.source, this.context, 'reload').catch(() => null);
+    return now !== null && JSON.stringify(now.files) !== JSON.stringify(this.manifest.files);
+  }
+
   /**
-   * The error for a chunk that never came right: replaced on the host, or damaged there.
+   * The error for a chunk that never came right.
    * @param {ModelFile} file
    * @param {number} c
    * @param {string} url
+   * @param {boolean} changed
    */
-  async integrity(file, c, url) {
-    let changed = false;
-    if ('url' in this.source && !isGguf(this.source.url)) {
-      const now = await manifestOf(this.source, this.context).catch(() => null);
-      changed = now !== null && JSON.stringify(now.files) !== JSON.stringify(this.manifest.files);
-    }
+  integrity(file, c, url, changed) {
     return new PocketVLError(
       'INTEGRITY',
-      `Part ${c + 1} of ${file.name} from ${url} does not match its SHA-256 after ${REFETCH} downloads; the file on the host is damaged or was replaced.`,
+      `Part ${c + 1} of ${file.name} from ${url} does not match its SHA-256${changed ? '' : ` after ${REFETCH} downloads`}; the file on the host is damaged or was replaced.`,
       { details: { url, chunk: c, changed } },
     );
   }
@@ -678,11 +789,12 @@ class WrongHash extends PocketVLError {
 export async function verifyModel(store, key, signal, onProgress) {
   const records = await store.records(key);
   const wrong = [];
+  const buffer = new Uint8Array(Math.max(0, ...[...records.values()].map(({ bytes }) => bytes)));
   let done = 0;
   for (const [at, record] of records) {
     checkSignal(signal);
     const [file, chunk] = at.split('/').map(Number);
-    const bytes = await store.getChunk([key, file, chunk], record.bytes);
+    const bytes = await wholeChunk(store, [key, file, chunk], record.bytes, buffer);
     if (!bytes || (await sha256(bytes)) !== record.sha256) {
       await store.deleteChunk([key, file, chunk]);
       wrong.push({ file, chunk });

@@ -53,6 +53,7 @@ function showLoad(p, begun) {
   const percent = p.total ? Math.floor((100 * p.loaded) / p.total) : 0;
   const words = {
     start: t('statusStart'),
+    pack: t('statusStart'),
     manifest: t('statusManifest'),
     waiting: t('statusWaiting'),
     network: t('statusNetwork'),
