@@ -8,6 +8,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { basename, join, relative } from 'node:path';
+import { analyses } from '../wasm/tools/analyse.mjs';
 import { belowReached, measure, table } from '../wasm/tools/accuracy.mjs';
 import { build, buildFolder } from '../wasm/tools/build.mjs';
 import { fuzzCommand, targets } from './fuzz/fuzz.mjs';
@@ -248,6 +249,17 @@ const SLICES = {
       }
       return sum;
     },
+  },
+  analyse: {
+    about: 'static analysis of the C core: clang-tidy and cppcheck',
+    needs: ['page', 'native', 'analyse'],
+    run: async (tools) =>
+      inLanes(analyses(tools), availableParallelism(), async ({ name, check }) => {
+        const problem = await check();
+        if (!problem) return { passed: 1, failed: 0, skipped: 0 };
+        console.log(`FAIL ${name}: ${problem}`);
+        return fail(name);
+      }),
   },
   unit: native('unit', 'base, tensor, text, image, engine parts'),
   kernels: native('kernels', 'every kernel variant against scalar'),

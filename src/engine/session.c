@@ -51,13 +51,17 @@ static pvl_cache_type cache_type(const pvl_session_options *o) {
     return o && o->kv_type == PVL_KV_Q8 ? PVL_CACHE_Q8 : PVL_CACHE_F32;
 }
 
+static pvl_status too_large(pvl_error *err) {
+    return pvl_fail(err, PVL_E_MEMORY,
+                    "The working memory does not fit this machine's address space.");
+}
+
 static pvl_status workspace_size(size_t *out, const pvl_model *m, size_t batch, int members,
                                  pvl_error *err) {
     size_t vision = 0;
     if (!pvl_llm_workspace(out, m, batch, members) ||
         (m->has_vision && !pvl_vit_workspace(&vision, m, members))) {
-        return pvl_fail(err, PVL_E_MEMORY,
-                        "The working memory does not fit this machine's address space.");
+        return too_large(err);
     }
     if (vision > *out)
         *out = vision;
@@ -74,10 +78,13 @@ pvl_status pvl_session_sizes(const pvl_model *m, const pvl_session_options *o, i
                         context);
     }
     PVL_TRY(workspace_size(scratch, m, batch, members, err));
-    *scratch += (batch * m->llm.hidden + m->llm.vocabulary + 3 * side * side) * sizeof(float);
-    *scratch += context * (sizeof(int32_t) + sizeof(uint64_t));
-    *scratch +=
-        m->llm.vocabulary * (sizeof(float) + sizeof(uint32_t) + sizeof(double)); /* sampler */
+    /* None of these products can leave 32 bits (config.h has the limits); their sum can. */
+    size_t rows = (batch * m->llm.hidden + m->llm.vocabulary + 3 * side * side) * sizeof(float);
+    size_t tokens = context * (sizeof(int32_t) + sizeof(uint64_t));
+    size_t sampler = m->llm.vocabulary * (sizeof(float) + sizeof(uint32_t) + sizeof(double));
+    if (!pvl_size_add(scratch, *scratch, rows) ||
+        !pvl_size_add(scratch, *scratch, tokens + sampler))
+        return too_large(err);
     return PVL_OK;
 }
 

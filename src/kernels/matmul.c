@@ -81,7 +81,7 @@ static void plan_tasks(struct product *p) {
         p->task_panels = PANEL_BYTES / panel_bytes + 1;
         p->task_rows = TASK_ROWS;
         size_t tasks = (p->n / p->task_rows + 1) * (p->panels / p->task_panels + 1);
-        if (tasks < want) {
+        if (tasks > 0 && tasks < want) {
             size_t parts = (want + tasks - 1) / tasks;
             p->task_panels = p->task_panels / parts + 1;
         }
