@@ -2,7 +2,7 @@
 // No file is ever whole in JavaScript.
 import { downloadFile, fetchSize, fetchText } from './download.js';
 import { PocketVLError, aborted, checkSignal, sleep } from './errors.js';
-import { CHUNK, checkManifest, fileName, isGguf, sha256, splitUrls } from './manifest.js';
+import { CHUNK, checkManifest, fileName, fileUrl, isGguf, sha256, splitUrls } from './manifest.js';
 import { recordKey } from './store.js';
 
 /** @typedef {import('./manifest.js').Manifest} Manifest */
@@ -167,7 +167,7 @@ async function manifestOf(source, context) {
     const manifest = checkManifest(json, given[0]);
     const files = manifest.files.map((file) => ({
       ...file,
-      url: new URL(file.url ?? file.name, given[0]).href,
+      url: fileUrl(file, given[0]),
     }));
     return { ...manifest, files };
   }
