@@ -7,7 +7,7 @@
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { basename, join, relative } from 'node:path';
+import { join, relative } from 'node:path';
 import { analyses } from '../wasm/tools/analyse.mjs';
 import { belowReached, measure, table } from '../wasm/tools/accuracy.mjs';
 import { build, buildFolder } from '../wasm/tools/build.mjs';
@@ -146,15 +146,15 @@ function programsOf(/** @type {string} */ folder) {
   return sources.map((name) => name.replace('.c', '')).sort();
 }
 
-/** C programs in which several threads meet. */
+/** C programs in which several threads meet, and of the long ones the cases that show it: it is slow. */
 const THREADED = [
-  'unit/test_threads',
-  'unit/test_resize',
-  'kernels/test_gemm',
-  'kernels/test_attn',
-  'kernels/test_rows',
-  'model/test_parity',
-  'model/test_session',
+  'test_threads each_member_once limits ranges_cover_once nested_run_is_serial',
+  'test_resize',
+  'test_gemm products_of_every_type mixed_forms cancelled_products_return',
+  'test_attn steep_scores cache_sizes',
+  'test_rows',
+  'test_session threads_do_not_change_a_bit stopped_from_another_thread',
+  'test_endurance',
 ];
 
 /** Fresh fuzzing of each target in a test run, in seconds. */
@@ -270,9 +270,10 @@ const SLICES = {
     needs: ['native'],
     run: async (tools) => {
       await build(['tsan'], tools);
-      return inLanes(THREADED, 1, (name) =>
-        program(`tsan ${name}`, join(buildFolder('tsan'), 'tests', basename(name)), []),
-      );
+      return inLanes(THREADED, 1, (line) => {
+        const [name, ...cases] = line.split(' ');
+        return program(`threads ${name}`, join(buildFolder('tsan'), 'tests', name), cases);
+      });
     },
   },
   fuzz: {

@@ -162,7 +162,7 @@ void pvl_session_set_progress(pvl_session *s, pvl_progress callback, void *ctx) 
 
 static void report(pvl_session *s) {
     if (s->progress && !s->progress(s->progress_ctx, s->stage, s->ticks, s->total_ticks))
-        s->cancel = 1;
+        pvl_flag_set(&s->cancel, 1);
 }
 
 static void tick(void *ctx) {
@@ -554,7 +554,7 @@ static pvl_status render_and_run(pvl_session *s, const pvl_message *messages, si
     if (!options)
         options = &defaults;
     s->state = PVL_SESSION_IDLE;
-    s->cancel = 0;
+    pvl_flag_set(&s->cancel, 0);
     s->stats = (pvl_stats){0};
     PVL_TRY(check_messages(s, messages, count, whole, err));
     PVL_TRY(check_options(options, err));
@@ -669,7 +669,7 @@ pvl_status pvl_session_next(pvl_session *s, pvl_piece *out, pvl_error *err) {
         return pvl_fail(err, PVL_E_STATE,
                         "There is no answer to go on with: call pvl_session_prompt first.");
     }
-    if (s->cancel) {
+    if (pvl_flag_is_set(&s->cancel)) {
         s->state = PVL_SESSION_IDLE;
         return pvl_run_check(&(pvl_run){.cancel = &s->cancel}, err);
     }

@@ -52,7 +52,7 @@ static void product_tasks(void *arg, size_t begin, size_t end, int member) {
     const struct product *p = arg;
     (void)member;
     for (size_t i = begin; i < end; i++) {
-        if (p->c->cancel && *p->c->cancel)
+        if (pvl_flag_is_set(p->c->cancel))
             return;
         size_t first = i / p->row_tasks * p->task_panels,
                last = min_size(first + p->task_panels, p->panels);
