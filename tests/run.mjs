@@ -325,6 +325,18 @@ const SLICES = {
       return sum;
     },
   },
+  checked: {
+    about: "C programs as WebAssembly under Emscripten's AddressSanitizer",
+    needs: ['page'],
+    run: async (tools) => {
+      await build(['checked'], tools);
+      const folder = join(buildFolder('checked'), 'tests-simd');
+      const names = readdirSync(folder).filter((name) => name.endsWith('.cjs'));
+      return inLanes(names.sort(), Math.ceil(availableParallelism() / 2), (name) =>
+        program(`checked ${name}`, process.execPath, [...relaxedFlags, join(folder, name)]),
+      );
+    },
+  },
   tools: {
     about: 'the command line tool, the converter, the server and the scripts',
     needs: ['page', 'native'],

@@ -9,8 +9,13 @@
 
 /* Spinning covers the serial gaps between two products (tens of microseconds) and the imbalance of
  * a job; waking a sleeper costs about 100 us. Loads, not time: some 100 us on current processors.
+ * The thread sanitizer's build takes less: there a load is slow, and sleeping is to be seen.
  */
+#ifdef PVL_SPIN
+enum { SPIN = PVL_SPIN };
+#else
 enum { SPIN = 200000 };
+#endif
 
 struct member {
     pvl_team *team;
