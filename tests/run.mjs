@@ -148,12 +148,12 @@ function programsOf(/** @type {string} */ folder) {
 
 /** C programs in which several threads meet, and of the long ones the cases that show it: it is slow. */
 const THREADED = [
-  'test_threads each_member_once limits ranges_cover_once nested_run_is_serial',
+  'test_threads',
   'test_resize',
   'test_gemm products_of_every_type mixed_forms cancelled_products_return',
-  'test_attn steep_scores cache_sizes',
+  'test_attn',
   'test_rows',
-  'test_session threads_do_not_change_a_bit stopped_from_another_thread',
+  'test_session',
   'test_endurance',
 ];
 
