@@ -7,7 +7,8 @@
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { basename, join, relative } from 'node:path';
+import { join, relative } from 'node:path';
+import { analyses } from '../wasm/tools/analyse.mjs';
 import { belowReached, measure, table } from '../wasm/tools/accuracy.mjs';
 import { build, buildFolder } from '../wasm/tools/build.mjs';
 import { fuzzCommand, targets } from './fuzz/fuzz.mjs';
@@ -145,15 +146,15 @@ function programsOf(/** @type {string} */ folder) {
   return sources.map((name) => name.replace('.c', '')).sort();
 }
 
-/** C programs in which several threads meet. */
+/** C programs in which several threads meet, and of the long ones the cases that show it: it is slow. */
 const THREADED = [
-  'unit/test_threads',
-  'unit/test_resize',
-  'kernels/test_gemm',
-  'kernels/test_attn',
-  'kernels/test_rows',
-  'model/test_parity',
-  'model/test_session',
+  'test_threads',
+  'test_resize',
+  'test_gemm products_of_every_type mixed_forms cancelled_products_return',
+  'test_attn',
+  'test_rows',
+  'test_session',
+  'test_endurance',
 ];
 
 /** Fresh fuzzing of each target in a test run, in seconds. */
@@ -249,6 +250,17 @@ const SLICES = {
       return sum;
     },
   },
+  analyse: {
+    about: 'static analysis of the C core: clang-tidy and cppcheck',
+    needs: ['page', 'native', 'analyse'],
+    run: async (tools) =>
+      inLanes(analyses(tools), availableParallelism(), async ({ name, check }) => {
+        const problem = await check();
+        if (!problem) return { passed: 1, failed: 0, skipped: 0 };
+        console.log(`FAIL ${name}: ${problem}`);
+        return fail(name);
+      }),
+  },
   unit: native('unit', 'base, tensor, text, image, engine parts'),
   kernels: native('kernels', 'every kernel variant against scalar'),
   model: native('model', 'parity with the reference, stage by stage'),
@@ -258,9 +270,10 @@ const SLICES = {
     needs: ['native'],
     run: async (tools) => {
       await build(['tsan'], tools);
-      return inLanes(THREADED, 1, (name) =>
-        program(`tsan ${name}`, join(buildFolder('tsan'), 'tests', basename(name)), []),
-      );
+      return inLanes(THREADED, 1, (line) => {
+        const [name, ...cases] = line.split(' ');
+        return program(`threads ${name}`, join(buildFolder('tsan'), 'tests', name), cases);
+      });
     },
   },
   fuzz: {
@@ -310,6 +323,18 @@ const SLICES = {
       );
       add(sum, await scripts('wasm', tools));
       return sum;
+    },
+  },
+  checked: {
+    about: "C programs as WebAssembly under Emscripten's AddressSanitizer",
+    needs: ['page'],
+    run: async (tools) => {
+      await build(['checked'], tools);
+      const folder = join(buildFolder('checked'), 'tests-simd');
+      const names = readdirSync(folder).filter((name) => name.endsWith('.cjs'));
+      return inLanes(names.sort(), Math.ceil(availableParallelism() / 2), (name) =>
+        program(`checked ${name}`, process.execPath, [...relaxedFlags, join(folder, name)]),
+      );
     },
   },
   tools: {

@@ -31,7 +31,8 @@ const char *pvl_status_name(pvl_status code) {
     return "UNKNOWN";
 }
 
-pvl_status pvl_fail(pvl_error *err, pvl_status code, const char *fmt, ...) {
+/* In brackets: to the analyzer the name is a macro. */
+pvl_status(pvl_fail)(pvl_error *err, pvl_status code, const char *fmt, ...) {
     if (!err || err->code != PVL_OK)
         return code;
     err->code = code;

@@ -10,8 +10,13 @@
 
 /* Spinning covers the serial gaps between two products (tens of microseconds) and the imbalance of
  * a job; waking a sleeper costs about 100 us. Turns, not time: some 200 us on current processors.
+ * The thread sanitizer's build takes less: there a turn is slow, and sleeping is to be seen.
  */
+#ifdef PVL_SPIN
+enum { SPIN = PVL_SPIN };
+#else
 enum { SPIN = 8000 };
+#endif
 
 /* One turn of spinning: some 70 cycles that leave nearly all of the core to its other hardware
  * thread, where the members' work may be running. WebAssembly has no pause instruction; a chain of

@@ -6,11 +6,21 @@
 #ifndef PVL_BASE_THREADS_H
 #define PVL_BASE_THREADS_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/status.h"
 
 enum { PVL_MAX_THREADS = 16 };
+
+/* A flag that another thread, or JavaScript, may set at any time; NULL is never set. */
+static inline bool pvl_flag_is_set(const volatile int32_t *flag) {
+    return flag && __atomic_load_n(flag, __ATOMIC_RELAXED) != 0;
+}
+static inline void pvl_flag_set(volatile int32_t *flag, int32_t value) {
+    __atomic_store_n(flag, value, __ATOMIC_RELAXED);
+}
 
 typedef struct pvl_team pvl_team;
 

@@ -51,13 +51,17 @@ static pvl_cache_type cache_type(const pvl_session_options *o) {
     return o && o->kv_type == PVL_KV_Q8 ? PVL_CACHE_Q8 : PVL_CACHE_F32;
 }
 
+static pvl_status too_large(pvl_error *err) {
+    return pvl_fail(err, PVL_E_MEMORY,
+                    "The working memory does not fit this machine's address space.");
+}
+
 static pvl_status workspace_size(size_t *out, const pvl_model *m, size_t batch, int members,
                                  pvl_error *err) {
     size_t vision = 0;
     if (!pvl_llm_workspace(out, m, batch, members) ||
         (m->has_vision && !pvl_vit_workspace(&vision, m, members))) {
-        return pvl_fail(err, PVL_E_MEMORY,
-                        "The working memory does not fit this machine's address space.");
+        return too_large(err);
     }
     if (vision > *out)
         *out = vision;
@@ -74,10 +78,13 @@ pvl_status pvl_session_sizes(const pvl_model *m, const pvl_session_options *o, i
                         context);
     }
     PVL_TRY(workspace_size(scratch, m, batch, members, err));
-    *scratch += (batch * m->llm.hidden + m->llm.vocabulary + 3 * side * side) * sizeof(float);
-    *scratch += context * (sizeof(int32_t) + sizeof(uint64_t));
-    *scratch +=
-        m->llm.vocabulary * (sizeof(float) + sizeof(uint32_t) + sizeof(double)); /* sampler */
+    /* None of these products can leave 32 bits (config.h has the limits); their sum can. */
+    size_t rows = (batch * m->llm.hidden + m->llm.vocabulary + 3 * side * side) * sizeof(float);
+    size_t tokens = context * (sizeof(int32_t) + sizeof(uint64_t));
+    size_t sampler = m->llm.vocabulary * (sizeof(float) + sizeof(uint32_t) + sizeof(double));
+    if (!pvl_size_add(scratch, *scratch, rows) ||
+        !pvl_size_add(scratch, *scratch, tokens + sampler))
+        return too_large(err);
     return PVL_OK;
 }
 
@@ -155,7 +162,7 @@ void pvl_session_set_progress(pvl_session *s, pvl_progress callback, void *ctx) 
 
 static void report(pvl_session *s) {
     if (s->progress && !s->progress(s->progress_ctx, s->stage, s->ticks, s->total_ticks))
-        s->cancel = 1;
+        pvl_flag_set(&s->cancel, 1);
 }
 
 static void tick(void *ctx) {
@@ -547,7 +554,7 @@ static pvl_status render_and_run(pvl_session *s, const pvl_message *messages, si
     if (!options)
         options = &defaults;
     s->state = PVL_SESSION_IDLE;
-    s->cancel = 0;
+    pvl_flag_set(&s->cancel, 0);
     s->stats = (pvl_stats){0};
     PVL_TRY(check_messages(s, messages, count, whole, err));
     PVL_TRY(check_options(options, err));
@@ -662,7 +669,7 @@ pvl_status pvl_session_next(pvl_session *s, pvl_piece *out, pvl_error *err) {
         return pvl_fail(err, PVL_E_STATE,
                         "There is no answer to go on with: call pvl_session_prompt first.");
     }
-    if (s->cancel) {
+    if (pvl_flag_is_set(&s->cancel)) {
         s->state = PVL_SESSION_IDLE;
         return pvl_run_check(&(pvl_run){.cancel = &s->cancel}, err);
     }

@@ -14,7 +14,7 @@ size_t pvl_act_bytes(size_t n, size_t k, pvl_form form) {
     size_t row =
         form == PVL_FORM_F32 ? act_row_bytes(k, PVL_PACK_F32) : 2 * act_row_bytes(k, PVL_PACK_Q8);
     size_t bytes;
-    return pvl_size_mul(&bytes, n, row) ? bytes : SIZE_MAX / 2;
+    return pvl_size_mul(&bytes, n, row) ? bytes : SIZE_MAX; /* which no allocation grants */
 }
 
 struct prepare {

@@ -240,7 +240,7 @@ static void attention_tasks(void *arg, size_t begin, size_t end, int member) {
     b.values = b.keys + KEYS * d;
     b.s = b.values + KEYS * d;
     for (size_t i = begin; i < end; i++) {
-        if (t->c->cancel && *t->c->cancel)
+        if (pvl_flag_is_set(t->c->cancel))
             return;
         size_t first = i % t->blocks * t->block_rows;
         size_t rows = t->rows - first < t->block_rows ? t->rows - first : t->block_rows;

@@ -1,4 +1,5 @@
 /* The kernel sets as tables, and the choice among them. */
+#include <stdio.h>
 #include <string.h>
 
 #include "kernels/sets.h"
@@ -72,11 +73,11 @@ const char *const *pvl_kernels_list(void) {
 
 pvl_status pvl_kernels_select(const pvl_kernels **out, const char *name, pvl_error *err) {
     const char *const *names = pvl_kernels_list();
-    char text[64] = "";
+    char text[64];
+    int used = 0;
     for (const char *const *n = names; *n; n++) {
-        if (n != names)
-            strcat(text, ", ");
-        strcat(text, *n);
+        used +=
+            snprintf(text + used, sizeof text - (size_t)used, "%s%s", n == names ? "" : ", ", *n);
         if (name && strcmp(*n, name) != 0)
             continue;
         for (size_t i = 0; i < SETS; i++) {

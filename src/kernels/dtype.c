@@ -300,7 +300,7 @@ double pvl_dtype_error(pvl_dtype type, const void *blocks, const float *x, size_
     const unsigned char *p = blocks;
     size_t step = traits[type].block_length == 1 ? PVL_BLOCK : traits[type].block_length;
     double diff = 0, norm = 0;
-    float y[PVL_SUPER_BLOCK];
+    float y[PVL_SUPER_BLOCK] = {0};
     for (size_t i = 0; i < n; i += step) {
         size_t m = n - i < step ? n - i : step;
         pvl_dtype_dequantize(type, y, p, m);

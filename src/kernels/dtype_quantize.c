@@ -362,7 +362,9 @@ void pvl_dtype_quantize(pvl_dtype type, void *out, const float *x, size_t n) {
     } else {
         const pvl_dtype_traits *t = pvl_dtype_find((uint32_t)type);
         to_block write = block_writer(type);
-        for (size_t i = 0; t && write && i + t->block_length <= n; i += t->block_length) {
+        if (!t || !write)
+            return;
+        for (size_t i = 0; i + t->block_length <= n; i += t->block_length) {
             write(p, x + i);
             p += t->block_bytes;
         }

@@ -52,7 +52,7 @@ static void product_tasks(void *arg, size_t begin, size_t end, int member) {
     const struct product *p = arg;
     (void)member;
     for (size_t i = begin; i < end; i++) {
-        if (p->c->cancel && *p->c->cancel)
+        if (pvl_flag_is_set(p->c->cancel))
             return;
         size_t first = i / p->row_tasks * p->task_panels,
                last = min_size(first + p->task_panels, p->panels);
@@ -81,7 +81,7 @@ static void plan_tasks(struct product *p) {
         p->task_panels = PANEL_BYTES / panel_bytes + 1;
         p->task_rows = TASK_ROWS;
         size_t tasks = (p->n / p->task_rows + 1) * (p->panels / p->task_panels + 1);
-        if (tasks < want) {
+        if (tasks > 0 && tasks < want) {
             size_t parts = (want + tasks - 1) / tasks;
             p->task_panels = p->task_panels / parts + 1;
         }

@@ -24,7 +24,7 @@ typedef struct pvl_run {
 } pvl_run;
 
 static inline bool pvl_run_cancelled(const pvl_run *run) {
-    return run->cancel && *run->cancel != 0;
+    return pvl_flag_is_set(run->cancel);
 }
 
 static inline pvl_status pvl_run_check(const pvl_run *run, pvl_error *err) {

@@ -37,8 +37,10 @@ static void lay_out(struct buffers *b, pvl_carve *carve, const pvl_model *m, int
     b->tokens = pvl_carve_f32(carve, rows, v->hidden);
     b->qkv = pvl_carve_f32(carve, rows, 3 * v->hidden);
     b->mixed = pvl_carve_f32(carve, rows, v->hidden);
-    size_t wide = max_size(rows * v->ffn, patches * patch_len);
-    b->wide = pvl_carve_f32(carve, max_size(wide, v->tokens * 4 * v->hidden), 1);
+    size_t wide =
+        max_size(pvl_carve_mul(carve, rows, v->ffn), pvl_carve_mul(carve, patches, patch_len));
+    b->wide =
+        pvl_carve_f32(carve, max_size(wide, pvl_carve_mul(carve, v->tokens, 4 * v->hidden)), 1);
     b->narrow = pvl_carve_f32(carve, v->tokens, v->projection);
     b->kv = (pvl_kv){
         .type = PVL_CACHE_F32, .heads = v->heads, .head_dim = v->head_dim, .capacity = rows};

@@ -29,6 +29,14 @@ static inline void *pvl_carve_take(pvl_carve *c, size_t count, size_t size) {
     return p;
 }
 
+/* a*b, for sizes that are compared before one is taken. */
+static inline size_t pvl_carve_mul(pvl_carve *c, size_t a, size_t b) {
+    size_t n = 0;
+    if (!pvl_size_mul(&n, a, b))
+        c->overflow = true;
+    return n;
+}
+
 static inline float *pvl_carve_f32(pvl_carve *c, size_t rows, size_t cols) {
     size_t n;
     if (!pvl_size_mul(&n, rows, cols)) {

@@ -198,8 +198,8 @@ static pvl_status push_file(pvl_loader *loader, const char *path, unsigned char 
     const char *slash = strrchr(path, '/');
     pvl_status status =
         pvl_loader_begin_file(loader, slash ? slash + 1 : path, size > 0 ? (uint64_t)size : 0, err);
-    size_t n;
-    while (status == PVL_OK && (n = fread(buffer, 1, READ_BYTES, f)) > 0) {
+    while (status == PVL_OK && !feof(f) && !ferror(f)) {
+        size_t n = fread(buffer, 1, READ_BYTES, f);
         status = pvl_loader_push(loader, buffer, n, err);
     }
     if (status == PVL_OK && ferror(f))

@@ -42,10 +42,9 @@ static pvl_status open_part(pvl_gguf_files *f, const char *path, pvl_error *err)
     f->parts = grown;
     pvl_gguf_part *part = &grown[f->count];
     memset(part, 0, sizeof *part);
-    part->path = malloc(strlen(path) + 1);
+    part->path = strdup(path);
     if (!part->path)
         return no_memory(path, err);
-    strcpy(part->path, path);
     f->count++;
     part->handle = pvl_io_is_folder(path) ? NULL : fopen(path, "rb");
     if (!part->handle)
@@ -65,7 +64,7 @@ static pvl_status open_split(pvl_gguf_files *f, const char *path, uint32_t count
     size_t n = strlen(path);
     unsigned part, parts;
     int used = 0;
-    bool named = n > SUFFIX &&
+    bool named = n > SUFFIX && // NOLINTNEXTLINE(cert-err34-c): five digits fit
                  sscanf(path + n - SUFFIX, "-%5u-of-%5u.gguf%n", &part, &parts, &used) == 2 &&
                  used == SUFFIX && part == 1 && parts == count && count <= MAX_PARTS;
     if (!named)

@@ -101,7 +101,7 @@ pvl_status pvl_pack_rows(pvl_packer *p, pvl_gguf_writer *w, pvl_dtype type, size
     if (rows > p->row_count) {
         free(p->rows);
         p->row_count = rows;
-        p->rows = malloc(rows * sizeof *p->rows);
+        p->rows = calloc(rows, sizeof *p->rows);
     }
     if (!p->output || !p->rows) {
         p->output_bytes = p->output ? p->output_bytes : 0;

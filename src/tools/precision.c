@@ -1,12 +1,14 @@
 #include "tools/precision.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/internal.h"
+#include "tools/command.h"
 #include "tools/io.h"
 
 enum { MAX_MODELS = 256, MAX_LINE = 65536, ANSWER_TOKENS = 24, MAX_PICTURE = 256 << 20 };
@@ -37,6 +39,7 @@ static bool parse(struct setup *a, int argc, char **argv) {
     a->engine.threads = 2;
     for (int i = 1; i + 1 < argc; i += 2) {
         const char *value = argv[i + 1];
+        bool good = true;
         if (strcmp(argv[i], "-m") == 0 && a->model_count < MAX_MODELS)
             a->models[a->model_count++] = value;
         else if (strcmp(argv[i], "-r") == 0 && a->reference_count < MAX_MODELS)
@@ -44,12 +47,14 @@ static bool parse(struct setup *a, int argc, char **argv) {
         else if (strcmp(argv[i], "--kernels") == 0)
             a->engine.kernels = value;
         else if (strcmp(argv[i], "--tiles") == 0)
-            a->prompt.max_tiles = atoi(value);
+            good = pvl_parse_int(value, 1, 40, &a->prompt.max_tiles);
         else if (strcmp(argv[i], "--context") == 0)
-            a->session.context = atoi(value);
+            good = pvl_parse_int(value, 16, INT_MAX, &a->session.context);
         else if (strcmp(argv[i], "--kv") == 0 && strcmp(value, "q8") == 0)
             a->session.kv_type = PVL_KV_Q8;
         else
+            good = false;
+        if (!good)
             return false;
     }
     return a->model_count > 0 && argc % 2 == 1;

@@ -27,11 +27,6 @@ static pvl_status no_memory(pvl_error *err) {
     return pvl_fail(err, PVL_E_MEMORY, "Not enough memory for the checkpoint's list of tensors.");
 }
 
-static char *copy_text(const char *text) {
-    char *p = malloc(strlen(text) + 1);
-    return p ? strcpy(p, text) : NULL;
-}
-
 static pvl_status add_tensor(pvl_checkpoint *c, pvl_st_tensor **out, const char *name,
                              pvl_error *err) {
     if (c->count == PVL_ST_MAX_TENSORS)
@@ -47,7 +42,7 @@ static pvl_status add_tensor(pvl_checkpoint *c, pvl_st_tensor **out, const char 
     }
     pvl_st_tensor *t = &c->tensors[c->count];
     memset(t, 0, sizeof *t);
-    t->name = copy_text(name);
+    t->name = strdup(name);
     if (!t->name)
         return no_memory(err);
     c->count++;

@@ -96,6 +96,7 @@ TEST(every_allocation_of_loading) {
         CHECK(e == NULL);
         CHECK_MSG(c.alive == 0, "allocation %ld: %ld blocks leaked", n, c.alive);
     }
+    printf("  %ld failures injected\n", total);
     free(file);
 }
 
@@ -122,6 +123,7 @@ TEST(every_allocation_of_a_conversation) {
         if (c.allocations < n) { /* nothing failed: every allocation has had its turn */
             done = 1;
             CHECK_EQ_INT(status, PVL_OK);
+            printf("  %ld failures injected\n", n - 1);
         } else {
             check_error(status, &err, n);
         }
@@ -139,6 +141,44 @@ TEST(every_allocation_of_a_conversation) {
     pvl_engine_free(e);
     CHECK_EQ_INT(c.alive, 0);
     free(file);
+}
+
+/* Every format, and one that is turned upright: the decoder's own requests fail, too. */
+TEST(every_allocation_of_a_picture) {
+    static const char *const names[] = {"photo_420.jpg",  "photo_progressive.jpg",
+                                        "photo_cmyk.jpg", "turned_6.jpg",
+                                        "alpha.png",      "interlaced.png",
+                                        "grey_alpha.png", "palette_clear.png",
+                                        "clear.gif",      "alpha.bmp"};
+    long injected = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char picture[200];
+        size_t bytes;
+        snprintf(picture, sizeof picture, "tests/fixtures/image/%s", names[i]);
+        unsigned char *data = test_read_file(picture, &bytes);
+        REQUIRE(data != NULL);
+        struct counter c = {0};
+        pvl_allocator a = {count_alloc, count_free, &c};
+        for (long n = 1, done = 0; !done; n++) {
+            REQUIRE(n < 2000);
+            pvl_error err = {0};
+            pvl_image *image = NULL;
+            c = (struct counter){.fail_at = n};
+            pvl_status status = pvl_image_decode(&image, &a, data, bytes, NULL, &err);
+            done = c.allocations < n;
+            if (done) {
+                CHECK_MSG(status == PVL_OK, "%s: %s", names[i], err.message);
+            } else {
+                check_error(status, &err, n);
+                CHECK(image == NULL);
+                injected++;
+            }
+            pvl_image_free(image);
+            CHECK_MSG(c.alive == 0, "%s, allocation %ld: %ld blocks leaked", names[i], n, c.alive);
+        }
+        free(data);
+    }
+    printf("  %ld failures injected\n", injected);
 }
 
 /* Decoding allocates nothing: with memory gone after the prompt, the answer still comes. */
@@ -169,4 +209,4 @@ TEST(an_answer_needs_no_memory) {
 }
 
 TEST_MAIN(CASE(every_allocation_of_loading), CASE(every_allocation_of_a_conversation),
-          CASE(an_answer_needs_no_memory))
+          CASE(every_allocation_of_a_picture), CASE(an_answer_needs_no_memory))

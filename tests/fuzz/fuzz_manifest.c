@@ -43,8 +43,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                       .file_count = take_between(&in, 0, 3),
                       .max_tiles = (int)take(&in, 4),
                       .context = (int)take(&in, 4),
+                      .context_length = (int)take(&in, 4),
                       .max_tokens = (int)take(&in, 4),
-                      .memory = take(&in, 1) & 1 ? &memory : NULL};
+                      .memory = take(&in, 1) & 1 ? &memory : NULL,
+                      .kv_cache_q8 = take(&in, 8)};
     for (size_t i = 0; i < 3; i++) {
         chunks[i].bytes = take(&in, 4);
         chunks[i].sha256[i] = (unsigned char)take(&in, 1);

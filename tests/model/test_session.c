@@ -1,6 +1,8 @@
 /* Sessions through the public interface: prompts and greedy tokens of the reference, what is reused
  * from turn to turn, stopping, limits, and that the next call works after each error. Fixtures:
  * tests/oracle/model_fixtures.py. */
+#include <pthread.h>
+
 #include "../golden.h"
 
 #include "engine/internal.h"
@@ -530,9 +532,90 @@ TEST(user_text_forges_nothing) {
     pvl_engine_free(e);
 }
 
+/* ---- Stop, as a page presses it ---- */
+
+typedef struct presser {
+    volatile int32_t *flag;
+    int32_t wanted, pressed; /* shared */
+} presser;
+
+static void *press(void *p) {
+    presser *b = p;
+    while (!__atomic_load_n(&b->wanted, __ATOMIC_ACQUIRE))
+        ;
+    __atomic_store_n(b->flag, 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&b->pressed, 1, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+static bool wait_for_press(void *ctx, const char *stage, uint64_t done, uint64_t total) {
+    presser *b = ctx;
+    (void)stage;
+    (void)total;
+    if (done == 1) {
+        __atomic_store_n(&b->wanted, 1, __ATOMIC_RELEASE);
+        while (!__atomic_load_n(&b->pressed, __ATOMIC_ACQUIRE))
+            ;
+    }
+    return true;
+}
+
+TEST(stopped_from_another_thread) {
+    pvl_error err = {0};
+    pvl_engine *e = load_one(fixture, PVL_PRECISION_AUTO, 2);
+    REQUIRE(e != NULL);
+    pvl_session *s = make_session(e, 0);
+    pvl_part part = text_part("What is in this picture?");
+    pvl_message turn = {PVL_ROLE_USER, &part, 1};
+    presser button = {.flag = pvl_session_cancel_flag(s)};
+    pthread_t finger;
+    REQUIRE(pthread_create(&finger, NULL, press, &button) == 0);
+    pvl_session_set_progress(s, wait_for_press, &button);
+    CHECK_EQ_INT(pvl_session_prompt(s, &turn, 1, NULL, &err), PVL_E_CANCELLED);
+    pthread_join(finger, NULL);
+    pvl_session_set_progress(s, NULL, NULL);
+    CHECK_EQ_INT(pvl_session_prompt(s, &turn, 1, NULL, NULL), PVL_OK);
+    pvl_session_free(s);
+    pvl_engine_free(e);
+}
+
+/* The same build, seed and input: the same tokens for any number of threads, drawn ones too. */
+TEST(threads_do_not_change_what_is_drawn) {
+    char first[4096] = "", answer[4096];
+    for (int threads = 1; threads <= 4; threads++) {
+        pvl_error err = {0};
+        pvl_engine *e = load_one(fixture, PVL_PRECISION_AUTO, threads);
+        REQUIRE(e != NULL);
+        pvl_image *image = flat_image(90, 40, 77);
+        pvl_part parts[] = {image_part(image), text_part("What is in this picture?")};
+        pvl_message turn = {PVL_ROLE_USER, parts, 2};
+        pvl_prompt_options options = {.max_tokens = 24,
+                                      .max_tiles = 3,
+                                      .temperature = 1.5f,
+                                      .top_k = 50,
+                                      .top_p = 0.95f,
+                                      .repetition_penalty = 1.1f,
+                                      .seed = 42};
+        for (int round = 0; round < 2; round++) {
+            pvl_session *s = make_session(e, 0);
+            REQUIRE(pvl_session_prompt(s, &turn, 1, &options, &err) == PVL_OK);
+            run_answer(s, answer, sizeof answer);
+            if (threads == 1 && round == 0)
+                memcpy(first, answer, sizeof first);
+            CHECK_MSG(strcmp(first, answer) == 0, "%d threads, round %d: \"%s\", expected \"%s\"",
+                      threads, round, answer, first);
+            pvl_session_free(s);
+        }
+        pvl_image_free(image);
+        pvl_engine_free(e);
+    }
+    CHECK(strlen(first) > 0);
+}
+
 TEST_MAIN(CASE(tokens_of_the_reference), CASE(phi3_takes_the_list_that_fits),
           CASE(every_kernel_set), CASE(a_second_turn_runs_only_what_is_new),
           CASE(what_is_prepared_is_not_computed_again), CASE(threads_do_not_change_a_bit),
+          CASE(threads_do_not_change_what_is_drawn), CASE(stopped_from_another_thread),
           CASE(cancelled_anywhere_and_usable_afterwards),
           CASE(stops_at_strings_lengths_and_the_context),
           CASE(bad_prompts_say_why_and_cost_nothing), CASE(user_text_forges_nothing))

@@ -2,7 +2,7 @@
 // header libraries, Emscripten, browsers. Says what it does, changes no apt sources, and does
 // nothing, offline, in well under a second when all is there.
 //
-//   node wasm/tools/setup.mjs [page | native | fuzz | test]...     (default: test, which is everything)
+//   node wasm/tools/setup.mjs [page | native | fuzz | analyse | test]...     (default: test, which is everything)
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -12,7 +12,7 @@ import { findEmscripten } from './emscripten.mjs';
 import { Trouble, cache, capture, isMain, main, root, run, say, step, which } from './shell.mjs';
 import { linkUnpacked, unpacked } from './unpacked.mjs';
 
-/** @typedef {'page' | 'native' | 'fuzz' | 'test'} Purpose */
+/** @typedef {'page' | 'native' | 'fuzz' | 'analyse' | 'test'} Purpose */
 
 /**
  * @typedef {object} Tools what setup found
@@ -63,6 +63,12 @@ const SYSTEM = [
     packages: ['clang', 'libclang-rt-dev'],
     there: hasFuzzer,
     needs: ['fuzz', 'test'],
+  },
+  {
+    what: 'cppcheck',
+    packages: ['cppcheck'],
+    there: () => Boolean(which('cppcheck')),
+    needs: ['analyse', 'test'],
   },
   {
     what: 'CMake',

@@ -40,7 +40,7 @@ export function linkUnpacked() {
       name,
       `export LD_LIBRARY_PATH='${libraries.join(':')}'"\${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"\n${extra}exec ${command} "$@"`,
     );
-  for (const name of ['cmake', 'ninja']) {
+  for (const name of ['cmake', 'ninja', 'cppcheck']) {
     if (existsSync(join(usr, 'bin', name))) script(name, `'${usr}/bin/${name}'`);
   }
   const browser = join(usr, 'lib/chromium/chromium');

@@ -232,9 +232,10 @@ export function browserWorker() {
       'This browser has no workers, which PocketVL needs.',
     );
   }
+  const workerName = `pocketvl-${Date.now()}-${Math.random()}`;
   const worker = new Worker(new URL('./worker.js', import.meta.url), {
     type: 'module',
-    name: 'pocketvl',
+    name: workerName,
   });
   return {
     post: (message, transfer = []) => worker.postMessage(message, transfer),
@@ -245,6 +246,10 @@ export function browserWorker() {
         listener(event.message || 'its script could not be loaded');
       });
       worker.addEventListener('messageerror', () => listener('a message could not be read'));
+      // A worker that the system ends says nothing, but lets go of its lock.
+      const ended = () => listener('it ended without a word');
+      const listen = () => navigator.locks.request(workerName, ended).catch(() => {});
+      if (navigator.locks) worker.addEventListener('message', listen, { once: true });
     },
     terminate: () => worker.terminate(),
   };

@@ -26,6 +26,11 @@ export const CHUNK = 16 * 1048576;
 
 const MOST_FILES = 1000;
 const MOST_BYTES = 2 ** 40;
+const MOST_TEXT = 255; // characters of a name or title
+const MOST_SETTING = 2 ** 20;
+
+/** Absolute, with a scheme, or up the folders. */
+const ELSEWHERE = /^[/\\]|^[a-z][a-z0-9+.-]*:|(^|[/\\])\.\.([/\\]|$)/i;
 
 /** @param {string} message */
 const bad = (message) => new PocketVLError('FORMAT', message);
@@ -48,6 +53,10 @@ export function checkManifest(value, from) {
   if (value.files.length > MOST_FILES) throw fail(`it lists more than ${MOST_FILES} files`);
   for (const file of value.files) {
     if (typeof file?.name !== 'string' || !file.name) throw fail('a file has no name');
+    if (file.name.length > MOST_TEXT || ELSEWHERE.test(file.name))
+      throw fail(`${JSON.stringify(file.name.slice(0, 60))} is not the name of a file beside it`);
+    if (file.url !== undefined && typeof file.url !== 'string')
+      throw fail(`the address of ${file.name} is not a text`);
     if (!size(file.bytes)) throw fail(`the size of ${file.name} is missing`);
     if (!Array.isArray(file.chunks)) throw fail(`${file.name} has no chunks`);
     let sum = 0;
@@ -62,7 +71,46 @@ export function checkManifest(value, from) {
       throw fail(`the chunks of ${file.name} make ${sum} bytes, not ${file.bytes}`);
     checkParts(file, fail);
   }
-  return /** @type {Manifest} */ ({ ...value, name: String(value.name ?? 'model') });
+  const texts = Object.fromEntries(
+    ['title', 'license', 'template']
+      .filter((key) => value[key] !== undefined)
+      .map((key) => [key, String(value[key]).slice(0, MOST_TEXT)]),
+  );
+  const name = String(value.name ?? 'model').slice(0, MOST_TEXT);
+  return /** @type {Manifest} */ ({ ...value, ...texts, name, settings: settingsOf(value) });
+}
+
+/** What a manifest suggests, as far as it makes sense: an odd value is as good as none. */
+function settingsOf(/** @type {any} */ { settings }) {
+  /** @type {Record<string, number | string>} */
+  const kept = {};
+  for (const key of ['maxTiles', 'context', 'maxTokens'])
+    if (size(settings?.[key]) && settings[key] <= MOST_SETTING) kept[key] = settings[key];
+  const { temperature, kvType } = settings ?? {};
+  if (typeof temperature === 'number' && temperature >= 0 && temperature <= 100)
+    kept.temperature = temperature;
+  if (kvType === 'f32' || kvType === 'q8') kept.kvType = kvType;
+  return kept;
+}
+
+/**
+ * The address of a manifest's file. A manifest names files of its own host alone: the person chose that one.
+ * @param {Pick<ModelFile, 'name' | 'url'>} file
+ * @param {string} from the manifest's address
+ */
+export function fileUrl({ name, url }, from) {
+  const base = new URL(from);
+  let made = null;
+  try {
+    made = new URL(url ?? name.split('/').map(encodeURIComponent).join('/'), base);
+  } catch {
+    // told below
+  }
+  if (!made || made.protocol !== base.protocol || made.host !== base.host)
+    throw bad(
+      `The manifest ${from} is not usable: ${name} would come from ${made?.host || 'no host'}, but only files of ${base.host} are taken.`,
+    );
+  return made.href;
 }
 
 /**
@@ -102,7 +150,12 @@ export function splitUrls(url) {
 /** @param {string} url */
 export const fileName = (url) => {
   const path = url.split(/[?#]/)[0];
-  return decodeURIComponent(path.slice(path.lastIndexOf('/') + 1)) || url;
+  const last = path.slice(path.lastIndexOf('/') + 1);
+  try {
+    return decodeURIComponent(last) || url;
+  } catch {
+    return last; // a lone % is no escape
+  }
 };
 
 /** @param {string} url */

@@ -3,7 +3,16 @@
 import { readBlob } from './blobs.js';
 import { downloadFile, fetchSize, fetchText } from './download.js';
 import { PocketVLError, aborted, checkSignal, sleep } from './errors.js';
-import { CHUNK, checkManifest, fileName, isGguf, sampled, sha256, splitUrls } from './manifest.js';
+import {
+  CHUNK,
+  checkManifest,
+  fileName,
+  fileUrl,
+  isGguf,
+  sampled,
+  sha256,
+  splitUrls,
+} from './manifest.js';
 import { recordKey, wholeChunk } from './store.js';
 
 /** @typedef {import('./manifest.js').Manifest} Manifest */
@@ -207,17 +216,10 @@ async function manifestOf(source, context, cache) {
       );
     }
     const manifest = checkManifest(json, given[0]);
-    const files = manifest.files.map((file) => {
-      const url = new URL(file.url ?? file.name, given[0]);
-      // Whoever loads a manifest has chosen its host, and no other one.
-      if (url.origin !== new URL(given[0]).origin) {
-        throw new PocketVLError(
-          'FORMAT',
-          `The manifest ${given[0]} names a file on another host (${url.origin}), which is not fetched; files have to lie beside their manifest.`,
-        );
-      }
-      return { ...file, url: url.href };
-    });
+    const files = manifest.files.map((file) => ({
+      ...file,
+      url: fileUrl(file, given[0]),
+    }));
     return { ...manifest, files };
   }
   const files = [];

@@ -22,7 +22,20 @@ function stillWanted(url) {
   }
 }
 
-serve({
+/**
+ * A lock that is held as long as this worker lives, however it ends: the page, which waits for it, hears of that (see
+ * client.js). It asks for it after the worker's first word, so the worker has to have it before.
+ * @returns {Promise<void>}
+ */
+const alive = () =>
+  new Promise((have) => {
+    const held = () => new Promise(() => have());
+    if (scope.navigator.locks) scope.navigator.locks.request(scope.name, held).catch(have);
+    else have();
+  });
+
+/** @type {Parameters<typeof serve>[0]} */
+const surroundings = {
   port: {
     post: (message, transfer = []) => scope.postMessage(message, transfer),
     listen: (listener) =>
@@ -33,4 +46,5 @@ serve({
   },
   openStore: () => idbStore(),
   stillWanted: scope.crossOriginIsolated ? null : stillWanted,
-});
+};
+void alive().then(() => serve(surroundings));
