@@ -462,6 +462,7 @@ const stopped = (signal) =>
  * @param {HTMLElement} foot
  */
 function finish(turn, answer, foot) {
+  /** @type {Record<string, any>} */
   const s = answer.stats ?? {};
   if (s.tiles > 0 && s.visionMs > 0) {
     settings.tileMs = s.visionMs / s.tiles;
