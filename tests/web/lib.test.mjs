@@ -326,3 +326,20 @@ test('a lost worker fails its calls with the next step, and the next call starts
   assert.equal(fake.terminated, 1);
   client.dispose();
 });
+
+test('pictures in data: addresses are read without fetch', async () => {
+  const pictures = new Pictures();
+  const url = 'data:image/png;charset=x;base64,aGVsbG8=';
+  const part = { type: 'image_url', image_url: { url, detail: 'low' } };
+  const text = { type: 'text', text: 'What?' };
+  const messages = /** @type {any} */ ([{ role: 'user', content: [part, text] }]);
+  const first = await prepare(messages, pictures);
+  const source = /** @type {Blob} */ (first.images[0].source);
+  assert.deepEqual([await source.text(), source.type], ['hello', 'image/png']);
+  const again = await prepare(messages, pictures);
+  assert.equal(again.images[0].key, first.images[0].key); // the worker knows it already
+  const plain = await pictures.post('data:,a%20b', undefined);
+  assert.equal(await /** @type {Blob} */ (plain.source).text(), 'a b');
+  await assert.rejects(pictures.post('data:image/png;base64,%%', undefined), withCode('IMAGE'));
+  await assert.rejects(pictures.post('data:nothing', undefined), withCode('IMAGE'));
+});

@@ -207,20 +207,18 @@ export class Client {
 
 /**
  * Waits for a promise; an abort ends the waiting.
- * @param {Promise<unknown>} promise
+ * @template T
+ * @param {Promise<T>} promise
  * @param {AbortSignal | undefined} signal
- * @returns {Promise<void>}
+ * @returns {Promise<T>}
  */
-function abortable(promise, signal) {
-  if (!signal) return promise.then(() => {});
+export function abortable(promise, signal) {
+  if (!signal) return promise;
   return new Promise((done, fail) => {
-    if (signal.aborted) return fail(aborted());
     const stop = () => fail(aborted());
+    if (signal.aborted) return stop();
     signal.addEventListener('abort', stop, { once: true });
-    promise.then(() => {
-      signal.removeEventListener('abort', stop);
-      done();
-    });
+    promise.then(done, fail).finally(() => signal.removeEventListener('abort', stop));
   });
 }
 

@@ -3,7 +3,7 @@
 import { PocketVLError, aborted } from './errors.js';
 
 /**
- * A picture: a Blob or File, an address, or anything that can be drawn.
+ * A picture: a Blob or File, an address (`data:` too), or anything that can be drawn; in Node.js also a path.
  * @typedef {Blob | URL | string | ImageData | ImageBitmap | HTMLImageElement | HTMLCanvasElement |
  *   OffscreenCanvas | HTMLVideoElement | VideoFrame} Picture
  */
@@ -59,6 +59,34 @@ export class Pictures {
         { cause: error },
       );
     }
+    return this.remember(url, blob);
+  }
+
+  /**
+   * A `data:` address, without fetch, which content policies forbid for them.
+   * @param {string} url
+   */
+  decode(url) {
+    const known = this.fetched.get(url);
+    if (known) return known;
+    try {
+      const [, type, base64, data] =
+        /^data:([^,;]*)(?:;[^,;]*)*?(;base64)?,([^]*)$/i.exec(url) ?? [];
+      const text = base64 ? atob(data) : decodeURIComponent(data ?? '%');
+      const bytes = base64 ? Uint8Array.from(text, (c) => c.charCodeAt(0)) : text;
+      return this.remember(url, new Blob([bytes], { type }));
+    } catch (error) {
+      throw new PocketVLError('IMAGE', 'The picture in the data: address is not well formed.', {
+        cause: error,
+      });
+    }
+  }
+
+  /**
+   * @param {string} url
+   * @param {Blob} blob
+   */
+  remember(url, blob) {
     if (this.fetched.size > 16) this.fetched.delete([...this.fetched.keys()][0]);
     this.fetched.set(url, blob);
     return blob;
@@ -72,7 +100,8 @@ export class Pictures {
   async post(picture, signal) {
     if (picture instanceof Blob) return { key: this.keyOf(picture), source: picture };
     if (typeof picture === 'string' || picture instanceof URL) {
-      const blob = await this.fetch(String(picture), signal);
+      const url = String(picture);
+      const blob = url.startsWith('data:') ? this.decode(url) : await this.fetch(url, signal);
       return { key: this.keyOf(blob), source: blob };
     }
     // All else can change between two calls: a key of its own each time.

@@ -5,13 +5,20 @@
 //   for await (const piece of vl.chat([{ role: 'user', content: [
 //     { type: 'image', image: file }, { type: 'text', text: 'What is in this picture?' } ] }])) show(piece);
 import { parseBoxes, withoutBoxes } from './boxes.js';
-import { Client, browserWorker } from './client.js';
+import { Client, abortable, browserWorker } from './client.js';
 import { ERROR_CODES, PocketVLError, aborted } from './errors.js';
 import { detect } from './features.js';
 import { Pictures, checkChatOptions, prepare } from './messages.js';
 
 /** @typedef {import('./boxes.js').Box} Box */
+/** @typedef {import('./errors.js').ErrorCode} ErrorCode */
+/** @typedef {import('./features.js').Features} Features */
 /** @typedef {import('./messages.js').Message} Message */
+/** @typedef {import('./messages.js').Picture} Picture */
+/** @typedef {import('./messages.js').TextPart} TextPart */
+/** @typedef {import('./messages.js').ImagePart} ImagePart */
+/** @typedef {import('./messages.js').ImageUrlPart} ImageUrlPart */
+/** @typedef {import('./models.js').StoredModel} StoredModel */
 /** @typedef {import('./weights.js').LoadProgress} LoadProgress */
 /** @typedef {import('./weights.js').Notice} Notice */
 
@@ -52,16 +59,80 @@ import { Pictures, checkChatOptions, prepare } from './messages.js';
  * @property {(progress: {stage: 'image' | 'vision' | 'prefill', done: number, total: number}) => void} [onProgress]
  */
 
-/** @typedef {Record<string, any>} Stats figures of the last answer: see web/README.md */
+/**
+ * How a picture is cut: a grid of tiles, and a small picture of the whole where there is more than one.
+ * @typedef {object} Tiling
+ * @property {number} columns
+ * @property {number} rows
+ * @property {number} tiles all of them, the small whole one included
+ * @property {number} tokens that they take in the prompt
+ */
+
+/** @typedef {{width: number, height: number, tiling: Tiling}} SeenPicture */
+
+/**
+ * Figures of the last answer, in tokens, milliseconds and bytes; what is not listed here may change.
+ * @typedef {object} KnownStats
+ * @property {number} promptTokens of the last prompt, visual tokens included
+ * @property {number} reusedTokens of those, found in the cache
+ * @property {number} tiles encoded for the last prompt; pictures seen before cost none
+ * @property {number} visualTokens
+ * @property {number} generatedTokens
+ * @property {number} imageMs decoding and cutting pictures
+ * @property {number} visionMs
+ * @property {number} prefillMs
+ * @property {number} decodeMs
+ * @property {number} timeToFirstTokenMs
+ * @property {number} totalMs
+ * @property {number} tokensPerSecond of the answer, the prompt left out
+ * @property {number} context tokens that a conversation can have
+ * @property {number} contextUsed
+ * @property {number} weightBytes
+ * @property {number} kvBytes keys and values of the conversation
+ * @property {number} memoryBytes all that the engine holds
+ */
+
+/** @typedef {KnownStats & Record<string, any>} Stats */
+
+/**
+ * The loaded model and the build that runs it; what is not listed here may change.
+ * @typedef {object} KnownInfo
+ * @property {string} name
+ * @property {string} title
+ * @property {string} license
+ * @property {string} architecture
+ * @property {string} template
+ * @property {boolean} hasVision
+ * @property {number} contextLength tokens that the model was made for
+ * @property {number} parameters
+ * @property {number} weightBytes
+ * @property {number} imageSize pixels of a tile's side
+ * @property {number} tokensPerTile
+ * @property {number} threads in use
+ * @property {string} threadsReason
+ * @property {'relaxed' | 'simd'} variant the build in use
+ * @property {string} variantReason
+ * @property {string} kernels
+ * @property {boolean} isolated the page can have threads
+ * @property {{maxTiles?: number, context?: number, maxTokens?: number, temperature?: number}} settings the manifest's
+ * @property {{name: string, bytes: number}[]} files
+ * @property {string} key under which it is stored
+ * @property {boolean} stored
+ */
+
+/** @typedef {KnownInfo & Record<string, any>} ModelInfo */
 
 /**
  * An answer on its way: iterate over its pieces, or await `text()`.
  * @implements {AsyncIterable<string>}
  */
 export class Answer {
-  /** @param {(say: (text: string) => void, signal: AbortSignal) => Promise<any>} begin */
+  /**
+   * @internal
+   * @param {(say: (text: string) => void, signal: AbortSignal) => Promise<any>} begin
+   */
   constructor(begin) {
-    /** @type {string[]} */
+    /** @internal @type {string[]} */
     this.pieces = [];
     /** The text so far. */
     this.content = '';
@@ -69,17 +140,20 @@ export class Answer {
     this.stop = null;
     /** @type {Stats | null} */
     this.stats = null;
-    /** Pictures of the conversation, with how they were cut. @type {{width: number, height: number, tiling: any}[]} */
+    /** Pictures of the conversation, with how they were cut. @type {SeenPicture[]} */
     this.pictures = [];
-    /** @type {(() => void) | null} */
+    /** @internal @type {(() => void) | null} */
     this.wake = null;
+    /** Nothing more will come. */
     this.ended = false;
+    /** @internal */
     this.controller = new AbortController();
     const say = (/** @type {string} */ text) => {
       this.content += text;
       this.pieces.push(text);
       this.wake?.();
     };
+    /** @internal */
     this.finished = begin(say, this.controller.signal)
       .then((result) => {
         this.stop = result.stop;
@@ -99,7 +173,10 @@ export class Answer {
     return parseBoxes(this.content, this.pictures[last], Math.max(last, 0));
   }
 
-  /** @returns {AsyncGenerator<string, void, undefined>} */
+  /**
+   * The answer, piece by piece. Leaving the loop stops it.
+   * @returns {AsyncGenerator<string, void, undefined>}
+   */
   async *[Symbol.asyncIterator]() {
     let next = 0;
     try {
@@ -221,15 +298,19 @@ export class PocketVL {
     return detect();
   }
 
+  /** @internal */
   constructor() {
+    /** @internal */
     this.client = new Client(PocketVL.spawn);
+    /** @internal */
     this.pictures = new Pictures();
-    /** @type {Record<string, any>} */
-    this.info = {};
-    /** @type {Stats} */
-    this.stats = {};
-    /** @type {{source: import('./weights.js').Source, options: LoadOptions} | null} */
+    /** The loaded model. @type {ModelInfo} */
+    this.info = /** @type {any} */ ({});
+    /** Figures of the load, and then of the last answer. @type {Stats} */
+    this.stats = /** @type {any} */ ({});
+    /** @internal @type {{source: import('./weights.js').Source, options: LoadOptions} | null} */
     this.loaded = null;
+    /** @internal */
     this.lost = false;
     /** Whether the last load came to nothing: what it took is still taken. */
     this.failed = false;
@@ -259,6 +340,7 @@ export class PocketVL {
   }
 
   /**
+   * @internal
    * @param {any} posted a source as the worker takes it
    * @param {LoadOptions} options
    * @returns {Promise<void>}
@@ -289,7 +371,10 @@ export class PocketVL {
     });
   }
 
-  /** @param {{source: import('./weights.js').Source, options: LoadOptions}} what */
+  /**
+   * @internal
+   * @param {{source: import('./weights.js').Source, options: LoadOptions}} what
+   */
   async load({ source, options }) {
     /** @type {Record<string, any>} */
     const wanted = {};
@@ -313,10 +398,15 @@ export class PocketVL {
     this.lost = false;
   }
 
-  /** After the worker was lost: the same model again, from storage. */
-  async revive() {
+  /**
+   * After the worker was lost: the same model again, from storage.
+   * @internal
+   * @param {AbortSignal} [signal]
+   */
+  async revive(signal) {
     if (!this.lost || !this.loaded) return;
-    await this.load({ ...this.loaded, options: { ...this.loaded.options, refresh: false } });
+    const { source, options } = this.loaded;
+    await this.load({ source, options: { ...options, signal, refresh: false } });
   }
 
   /**
@@ -333,6 +423,7 @@ export class PocketVL {
   }
 
   /**
+   * @internal
    * @param {Message[] | string} messages
    * @param {ChatOptions} options
    * @param {(text: string) => void} say
@@ -342,7 +433,7 @@ export class PocketVL {
     if (!this.loaded) throw new PocketVLError('STATE', 'No model is loaded.');
     const checked = checkChatOptions({ ...this.info.settings, ...withoutUndefined(options) });
     const result = await this.client.queue(signal, async () => {
-      await this.revive();
+      await this.revive(signal);
       const posted = await prepare(messages, this.pictures, signal);
       if (signal.aborted) throw aborted();
       return this.client.call(
@@ -363,7 +454,7 @@ export class PocketVL {
    */
   tokenize(text, options = {}) {
     return this.client.queue(options.signal, async () => {
-      await this.revive();
+      await this.revive(options.signal);
       return this.client.call('tokenize', { text: String(text) }, options);
     });
   }
@@ -373,12 +464,13 @@ export class PocketVL {
    * @param {number} width
    * @param {number} height
    * @param {number} [maxTiles]
-   * @returns {Promise<{columns: number, rows: number, tiles: number, tokens: number}>}
+   * @param {{signal?: AbortSignal}} [options]
+   * @returns {Promise<Tiling>}
    */
-  tiling(width, height, maxTiles = 1) {
-    return this.client.queue(undefined, async () => {
-      await this.revive();
-      return this.client.call('tiling', { width, height, maxTiles });
+  tiling(width, height, maxTiles = 1, options = {}) {
+    return this.client.queue(options.signal, async () => {
+      await this.revive(options.signal);
+      return this.client.call('tiling', { width, height, maxTiles }, options);
     });
   }
 
@@ -389,7 +481,7 @@ export class PocketVL {
   }
 }
 
-/** How a worker is started; Node.js has its own. @type {() => import('./client.js').WorkerHandle} */
+/** How a worker is started; Node.js has its own. @internal @type {() => import('./client.js').WorkerHandle} */
 PocketVL.spawn = browserWorker;
 
 /** @param {Record<string, any>} object */
@@ -415,23 +507,34 @@ function anySignal(signals) {
   return controller.signal;
 }
 
-/** Stored models: list, delete, check, export. Loaded only where it is used. */
+/** What is stored in this browser. Its code is loaded only where it is used. */
 export const models = {
-  /** @returns {Promise<import('./models.js').StoredModel[]>} */
-  list: async () => (await import('./models.js')).list(),
-  /** @param {string} key */
+  /**
+   * All stored models, the last used first.
+   * @param {{signal?: AbortSignal}} [options]
+   * @returns {Promise<StoredModel[]>}
+   */
+  list: async (options = {}) => abortable((await import('./models.js')).list(), options.signal),
+  /**
+   * Deletes a model, or what has arrived of it.
+   * @param {string} key
+   */
   delete: async (key) => (await import('./models.js')).remove(key),
   /**
    * Reads and hashes everything; what is wrong is fetched again at the next load.
    * @param {string} key
    * @param {{signal?: AbortSignal, onProgress?: (done: number, total: number) => void}} [options]
+   * @returns {Promise<{damaged: number}>}
    */
   verify: async (key, options = {}) => (await import('./models.js')).verify(key, options),
   /**
    * The stored files as Blobs, for saving to disk.
    * @param {string} key
+   * @param {{signal?: AbortSignal}} [options]
+   * @returns {Promise<{name: string, blob: Blob}[]>}
    */
-  export: async (key) => (await import('./models.js')).exportFiles(key),
+  export: async (key, options = {}) =>
+    abortable((await import('./models.js')).exportFiles(key), options.signal),
 };
 
 export { ERROR_CODES, PocketVLError, parseBoxes, withoutBoxes };

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { PocketVLError } from '../errors.js';
 import { checkManifest, splitUrls } from '../manifest.js';
+import { Pictures } from '../messages.js';
 import { PocketVL as Base } from '../pocketvl.js';
 
 export * from '../pocketvl.js';
@@ -76,7 +77,25 @@ async function localFiles(path) {
 
 const isUrl = (/** @type {unknown} */ text) => /^(https?|disk):/i.test(String(text));
 
+/** Pictures of Node.js: an address may be a path. */
+class LocalPictures extends Pictures {
+  /**
+   * @param {string} url
+   * @param {AbortSignal | undefined} signal
+   */
+  async fetch(url, signal) {
+    if (/^(https?|blob):/i.test(url)) return super.fetch(url, signal);
+    return picture(/^file:/i.test(url) ? fileURLToPath(url) : url); // read anew each time: files change
+  }
+}
+
 export class PocketVL extends Base {
+  /** @internal */
+  constructor() {
+    super();
+    this.pictures = new LocalPictures();
+  }
+
   /**
    * @param {import('../pocketvl.js').ModelSource} source an address, or a path to a GGUF file, manifest or folder
    * @param {import('../pocketvl.js').LoadOptions} [options]
