@@ -11,15 +11,22 @@ const HEADERS = {
   'Cross-Origin-Opener-Policy': 'same-origin',
   'Cross-Origin-Embedder-Policy': 'require-corp',
   'Cross-Origin-Resource-Policy': 'same-origin',
-  'Content-Security-Policy':
-    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self' blob:; " +
-    "img-src 'self' blob: data:; style-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; " +
-    "frame-ancestors 'self'",
 };
 /** Larger files than this are not part of the page. */
 const MOST_BYTES = 4 * 1048576;
 
 const worker = /** @type {any} */ (self);
+worker.importScripts('page/policy.js');
+
+/** The policy with the host that the person chose for a model, if there is one. */
+async function policy() {
+  const { NAME, parse, policy: words } = worker.pocketvlPolicy;
+  const kept = await caches
+    .match(NAME, { cacheName: NAME })
+    .then((response) => response?.text())
+    .catch(() => undefined);
+  return `${words(parse(kept))}; frame-ancestors 'self'`;
+}
 
 /** @typedef {{version: string, files: Record<string, string>}} Release files: SHA-256 by path */
 
@@ -54,10 +61,11 @@ let serving = null;
 const current = () => (serving ??= read('current').then((release) => release ?? own));
 
 /** @param {Response} response */
-function withHeaders(response) {
+async function withHeaders(response) {
   if (response.type === 'opaque' || response.status === 0) return response;
   const headers = new Headers(response.headers);
   for (const [name, value] of Object.entries(HEADERS)) headers.set(name, value);
+  headers.set('Content-Security-Policy', await policy());
   const { status, statusText } = response;
   return new Response(response.body, { status, statusText, headers });
 }

@@ -58,8 +58,13 @@ try {
   await shoot(page, 'answer');
   await askOnPage(page, 'Where is the black star?');
   await shoot(page, 'boxes');
+  await page.click('.turn:first-of-type .figures summary');
+  await page.$eval('.turn:first-of-type .seen', (seen) => seen.scrollIntoView({ block: 'end' }));
+  await shoot(page, 'seen');
   await page.click('#open-settings');
   await shoot(page, 'settings');
+  await page.$eval('#settings', (dialog) => dialog.scrollTo(0, dialog.scrollHeight));
+  await shoot(page, 'settings-end');
   await page.close();
 
   page = await open({ ...wide, dark: true });
@@ -83,7 +88,32 @@ try {
   await shoot(page, 'phone-zh');
   await page.close();
 
-  // While it loads and while it answers: the network and the engine are slowed down.
+  // A model that cuts pictures into tiles, before and while it looks: the same weights, allowed more of them, in the
+  // plain loops of the reference, so that there is time for a picture.
+  page = await open(wide);
+  await page.evaluate(async () => {
+    const { pocketvl } = /** @type {any} */ (globalThis);
+    await pocketvl.loadModel('models/demo/manifest.json', { kernels: 'scalar', threads: 1 });
+    pocketvl.info.settings.maxTiles = 12;
+  });
+  const input = /** @type {import('puppeteer-core').ElementHandle<HTMLInputElement>} */ (
+    await page.$('#file')
+  );
+  await input.uploadFile(sample('three.jpg'), sample('bars-letters.jpg'));
+  await page.waitForSelector('#cost .choice', { timeout: 30_000 });
+  await page.type('#question', 'What is in these pictures?');
+  await page.waitForFunction(() => document.querySelector('#cost')?.textContent?.includes('about'));
+  await page.click('#cost .choice:nth-of-type(2)');
+  await shoot(page, 'detail');
+  await page.click('#ask');
+  await page.waitForFunction(() => document.querySelectorAll('.tiles .looked').length > 4, {
+    timeout: 60_000,
+  });
+  await shoot(page, 'looking');
+  await page.click('#stop');
+  await page.close();
+
+  // While it loads: the network is slowed down.
   page = await browser.newPage();
   await page.setViewport(wide);
   const context = await page.createCDPSession();

@@ -165,10 +165,17 @@ async function manifestOf(source, context) {
       );
     }
     const manifest = checkManifest(json, given[0]);
-    const files = manifest.files.map((file) => ({
-      ...file,
-      url: new URL(file.url ?? file.name, given[0]).href,
-    }));
+    const files = manifest.files.map((file) => {
+      const url = new URL(file.url ?? file.name, given[0]);
+      // Whoever loads a manifest has chosen its host, and no other one.
+      if (url.origin !== new URL(given[0]).origin) {
+        throw new PocketVLError(
+          'FORMAT',
+          `The manifest ${given[0]} names a file on another host (${url.origin}), which is not fetched; files have to lie beside their manifest.`,
+        );
+      }
+      return { ...file, url: url.href };
+    });
     return { ...manifest, files };
   }
   const files = [];
