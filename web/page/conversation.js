@@ -30,6 +30,7 @@ import { TurnView } from './turn.js';
 
 /** How freely another answer to the same question is worded, where the person's setting always gives the same. */
 const ANOTHER_TEMPERATURE = 0.8;
+const DEAF = 15_000; // ms after which an engine that was told to stop counts as hung
 const KEEP_EVERY = 500; // ms between notes of a growing answer
 
 /** @type {Turn[]} */
@@ -40,7 +41,18 @@ let kept = 0;
 
 export const allTurns = () => turns;
 export const isAnswering = () => answering !== null;
-export const stopAnswer = () => answering?.abort();
+
+/** Ends the running answer. An engine that does not hear it any more is ended itself. */
+export function stopAnswer() {
+  const mine = answering;
+  if (!mine || mine.signal.aborted) return;
+  mine.abort();
+  const { client } = vl;
+  const { worker } = client;
+  setTimeout(() => {
+    if (answering === mine && worker) client.die(worker, t('deaf'));
+  }, DEAF);
+}
 hooks.stopAnswer = stopAnswer;
 
 /** @param {string} question @param {Shot[]} shots @returns {Turn} */
@@ -256,7 +268,7 @@ function step(error, turn) {
       ? { label: t('newChatAsk'), run: () => startOver(turn) }
       : { label: t('edit'), run: () => edit(turn) };
   }
-  if (error.code === 'IMAGE' || (error.code === 'LIMIT' && turn.shots.length)) {
+  if (turn.shots.length && ['IMAGE', 'LIMIT', 'UNSUPPORTED'].includes(error.code)) {
     return { label: t('otherPicture'), run: () => otherPicture(turn) };
   }
   if (error.code === 'MEMORY' && turns.length > 1)

@@ -29,13 +29,14 @@ function title(code) {
 /**
  * @param {PocketVLError} error
  * @param {Step | null} step
+ * @param {string} [heading] where the code alone does not tell what is wrong
  */
-export function errorBox(error, step) {
+export function errorBox(error, step, heading = title(error.code)) {
   const box = make('div', 'error');
   box.setAttribute('role', 'alert');
   box.dataset.code = error.code;
   box.append(
-    make('strong', '', title(error.code)),
+    make('strong', '', heading),
     make('span', '', error.message),
     make('code', '', error.code),
   );

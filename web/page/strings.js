@@ -142,6 +142,7 @@ const en = {
   modelGone:
     'The model at {address} could not be loaded, so the demonstration model is in use. {reason}',
   interrupted: 'The answer was interrupted.',
+  deaf: 'it did not stop when it was told to',
   unanswered: 'This question was not answered.',
   continueChat: 'Go on with the last conversation',
   exportChat: 'Save the conversation',
@@ -313,6 +314,7 @@ const zh = {
   stopLoad: '停止加载',
   modelGone: '无法加载 {address} 的模型，现在使用演示模型。{reason}',
   interrupted: '回答被中断了。',
+  deaf: '收到停止指令后没有停下',
   unanswered: '这个问题还没有回答。',
   continueChat: '继续上次的对话',
   exportChat: '保存对话',

@@ -168,7 +168,8 @@ export class TurnView {
    * @param {import('./errors.js').Step | null} step
    */
   fail(error, step) {
-    this.foot.before(errorBox(error, step));
+    const heading = error.code === 'UNSUPPORTED' ? t('errIMAGE') : undefined; // a kind of picture
+    this.foot.before(errorBox(error, step, heading));
   }
 
   /** @param {string} answer whose boxes are about the last picture here */
