@@ -7,7 +7,6 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import test, { after, before } from 'node:test';
 import { brotliCompressSync, gzipSync } from 'node:zlib';
-import { serve } from '../../web/serve.mjs';
 import { askOnPage, chromium, modelReady } from './browser.mjs';
 import { answered, attach, sample, siteWith, visit, web } from './pages.mjs';
 
@@ -16,7 +15,7 @@ const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.mi
 
 /** @typedef {import('puppeteer-core').Page} Page */
 
-/** @type {Awaited<ReturnType<typeof serve>>} */
+/** @type {Awaited<ReturnType<typeof siteWith>>} */
 let site;
 /** @type {import('puppeteer-core').Browser} */
 let browser;
