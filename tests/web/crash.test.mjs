@@ -87,12 +87,23 @@ test('a lost worker, in the middle of an answer', LIMIT, async () => {
     }),
   );
   await attach(page, sample('shapes'), sample('word'), sample('two'));
-  // What no one catches ends a worker: here in the middle of the answer, which takes longer than this.
-  const worker = page.workers().find((w) => w.url().endsWith('/lib/worker.js'));
+  // What no one catches ends a worker: here after the first piece of the answer.
+  await page.waitForFunction(() => document.querySelector('#cost')?.textContent?.includes('about'));
+  const [worker] = page
+    .workers()
+    .filter((w) => w.url().endsWith('/lib/worker.js'))
+    .slice(-1);
   await worker?.evaluate(() => {
-    setTimeout(() => {
-      throw new Error('lost');
-    }, 400);
+    const post = self.postMessage.bind(self);
+    Object.assign(self, {
+      postMessage: (/** @type {any} */ message) => {
+        post(message);
+        if (message.event !== 'piece') return;
+        setTimeout(() => {
+          throw new Error('lost');
+        });
+      },
+    });
   });
   await page.type('#question', 'Describe the picture.');
   await page.keyboard.press('Enter');

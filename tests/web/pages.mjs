@@ -72,11 +72,12 @@ export async function modelHost(change = () => {}) {
 /**
  * @param {Browser | import('puppeteer-core').BrowserContext} browser
  * @param {string} url
+ * @param {import('puppeteer-core').Viewport} [viewport]
  */
-export async function visit(browser, url) {
+export async function visit(browser, url, viewport = { width: 1000, height: 800 }) {
   const page = await browser.newPage();
   page.setDefaultTimeout(60_000);
-  await page.setViewport({ width: 1000, height: 800 });
+  await page.setViewport(viewport);
   await page.goto(url);
   await isolated(page);
   await modelReady(page);

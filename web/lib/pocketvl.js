@@ -361,10 +361,12 @@ export class PocketVL {
         await this.load({ source: posted, options });
         this.failed = false;
       } catch (error) {
-        if (before && !this.client.disposed) {
-          end();
-          this.loaded = before;
-          this.lost = true;
+        if (!this.client.disposed) {
+          end(); // what the failed load took goes back, too
+          if (before) {
+            this.loaded = before;
+            this.lost = true;
+          }
         }
         throw error;
       }

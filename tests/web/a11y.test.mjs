@@ -1,0 +1,335 @@
+// The page for everybody: no violation that axe-core finds in any main state, on a wide screen and on a phone, light and
+// dark; all of it by keyboard alone; answers said in whole sentences; stillness where it is asked for. And the page as an
+// app: small, installable, the same without a network.
+import assert from 'node:assert/strict';
+import { readFileSync, readdirSync, statSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import test, { after, before } from 'node:test';
+import { brotliCompressSync, gzipSync } from 'node:zlib';
+import { askOnPage, chromium, modelReady } from './browser.mjs';
+import { answered, attach, sample, siteWith, visit, web } from './pages.mjs';
+
+const LIMIT = { timeout: 180_000 };
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+/** @typedef {import('puppeteer-core').Page} Page */
+
+/** @type {Awaited<ReturnType<typeof siteWith>>} */
+let site;
+/** @type {import('puppeteer-core').Browser} */
+let browser;
+
+before(async () => {
+  site = await siteWith((manifest) => (manifest.settings.maxTiles = 12));
+  browser = await chromium();
+}, LIMIT);
+after(async () => {
+  await browser?.close();
+  await site?.close();
+}, LIMIT);
+
+/**
+ * Adds what axe-core finds wrong on the page as it is now.
+ * @param {Page} page
+ * @param {string} state
+ * @param {unknown[]} all
+ */
+async function look(page, state, all) {
+  await page.evaluate(axe);
+  const found = await page.evaluate(async () => {
+    const { violations } = await /** @type {any} */ (globalThis).axe.run(document);
+    return violations.map((/** @type {any} */ v) => ({
+      rule: v.id,
+      help: v.help,
+      where: v.nodes.map((/** @type {any} */ n) => `${n.target.join(' ')}: ${n.failureSummary}`),
+    }));
+  });
+  if (found.length) all.push(state, found);
+}
+
+for (const [how, width, dark] of /** @type {const} */ ([
+  ['wide, light', 1000, false],
+  ['phone, dark', 390, true],
+])) {
+  test(`axe-core finds nothing: ${how}`, LIMIT, async () => {
+    const context = await browser.createBrowserContext();
+    const phone = width < 500;
+    const viewport = { width, height: 800, isMobile: phone, hasTouch: phone };
+    const page = await visit(context, site.url, viewport);
+    await page.emulateMediaFeatures([
+      { name: 'prefers-color-scheme', value: dark ? 'dark' : 'light' },
+    ]);
+    /** @type {unknown[]} */
+    const wrong = [];
+    await look(page, 'empty', wrong);
+    await page.click('#ask');
+    await page.waitForSelector('#notices .notice');
+    await look(page, 'a notice', wrong);
+    await attach(page, sample('shapes'), sample('word'));
+    await page.waitForSelector('#cost .choice');
+    await look(page, 'pictures and the choice of detail', wrong);
+    await askOnPage(page, 'Where is the black star?');
+    await page.click('.figures summary');
+    await page.waitForSelector('.seen');
+    await look(page, 'an answer with boxes and figures', wrong);
+    await page.click('#export summary');
+    await look(page, 'the menu', wrong);
+    await page.click('#export summary');
+    await askOnPage(page, 'What is this?', { file: join(web, 'app.js') });
+    await look(page, 'an error', wrong);
+    await page.click('#open-settings');
+    await page.waitForSelector('#models button');
+    await look(page, 'settings', wrong);
+    await page.type('#model-url', 'https://models.example/m/manifest.json');
+    await page.click('#load-url');
+    await page.waitForSelector('#host-dialog[open]');
+    await look(page, 'the question about another host', wrong);
+    assert.deepEqual(wrong, []);
+    const tooWide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(tooWide <= 0, `${tooWide} px too wide`);
+    await context.close();
+  });
+}
+
+test('axe-core finds nothing while a model loads and while it answers', LIMIT, async () => {
+  const context = await browser.createBrowserContext();
+  const page = await visit(context, site.url);
+  await page.evaluate(() =>
+    /** @type {any} */ (globalThis).pocketvl.loadModel('models/demo/manifest.json', {
+      kernels: 'scalar',
+      threads: 1,
+    }),
+  );
+  await attach(page, sample('shapes'), sample('word'), sample('two'), sample('one'));
+  await page.type('#question', 'Describe the picture.');
+  await page.keyboard.press('Enter');
+  await page.waitForSelector('.answering');
+  /** @type {unknown[]} */
+  const wrong = [];
+  await look(page, 'answering', wrong);
+  await page.keyboard.press('Escape');
+  await page.waitForFunction(() => !document.querySelector('.answering'));
+  await look(page, 'stopped', wrong);
+  // A slow host, so that the bar and the button beside it stay.
+  const slow = await siteWith(() => {});
+  const client = await page.createCDPSession();
+  await client.send('Network.enable');
+  await client.send('Network.emulateNetworkConditions', {
+    offline: false,
+    latency: 0,
+    downloadThroughput: 120_000,
+    uploadThroughput: 120_000,
+  });
+  await page.goto(slow.url);
+  await page.waitForSelector('#stop-load:not([hidden])', { timeout: 60_000 });
+  await look(page, 'loading', wrong);
+  await page.click('#stop-load');
+  await page.waitForSelector('#notices [data-code="ABORTED"]');
+  await look(page, 'a stopped download', wrong);
+  await client.send('Network.emulateNetworkConditions', {
+    offline: false,
+    latency: 0,
+    downloadThroughput: -1,
+    uploadThroughput: -1,
+  });
+  await page.click('#notices button');
+  await modelReady(page);
+  assert.deepEqual(wrong, []);
+  await context.close();
+  await slow.close();
+});
+
+test(
+  'by keyboard alone: picture, detail, question, stop, figures, settings, new chat',
+  LIMIT,
+  async () => {
+    const context = await browser.createBrowserContext();
+    const page = await visit(context, site.url);
+    const at = () =>
+      page.evaluate(() => {
+        const e = /** @type {HTMLElement} */ (document.activeElement);
+        return e.id || e.getAttribute('value') || e.textContent?.trim() || e.tagName;
+      });
+    /** Presses Tab until the wanted element has the focus. @param {string | RegExp} wanted */
+    const tabTo = async (wanted) => {
+      const seen = [];
+      for (let i = 0; i < 60; i++) {
+        await page.keyboard.press('Tab');
+        const here = await at();
+        if (typeof wanted === 'string' ? here === wanted : wanted.test(here)) return;
+        seen.push(here);
+      }
+      assert.fail(`the focus never came to ${wanted}: ${seen.join(', ')}`);
+    };
+    await page.keyboard.press('Tab');
+    assert.match(await at(), /Skip to the question/);
+    await page.keyboard.press('Enter');
+    assert.equal(await page.evaluate(() => location.hash), '#question');
+    await tabTo('open-settings');
+    await page.keyboard.press('Enter');
+    await page.waitForSelector('#settings[open]');
+    assert.ok(
+      await page.evaluate(() =>
+        document.querySelector('#settings')?.contains(document.activeElement),
+      ),
+      'the focus is inside',
+    );
+    await page.keyboard.press('Escape');
+    await page.waitForFunction(() => !document.querySelector('#settings[open]'));
+    assert.equal(await at(), 'open-settings', 'the focus is back');
+    // The file chooser of the system opens from the keyboard, too.
+    await tabTo('file');
+    const [chooser] = await Promise.all([
+      page.waitForFileChooser({ timeout: 10_000 }),
+      page.keyboard.press('Enter'),
+    ]);
+    await chooser.accept([sample('shapes')]);
+    await page.waitForSelector('#pictures li');
+    assert.equal(await at(), 'question');
+    await page.waitForSelector('#cost .choice');
+    await page.evaluate(() =>
+      /** @type {HTMLElement} */ (document.querySelector('#question')).focus(),
+    );
+    await page.keyboard.down('Shift');
+    for (let i = 0; i < 12 && !/quick|balanced|fine/.test(await at()); i++)
+      await page.keyboard.press('Tab');
+    await page.keyboard.up('Shift');
+    await page.keyboard.press('ArrowDown');
+    await page.waitForFunction(() =>
+      localStorage.getItem('pocketvl-settings')?.match(/"detail":"(balanced|fine|quick)"/),
+    );
+    assert.match(await at(), /quick|balanced|fine/, 'the focus stays on the choice');
+    await tabTo('question');
+    await page.keyboard.type('How many shapes are there?');
+    await page.keyboard.press('Enter');
+    await answered(page);
+    assert.equal(await page.$('.turn .error'), null);
+    await page.evaluate(() => /** @type {HTMLElement} */ (document.querySelector('#log')).focus());
+    await tabTo(/first after/);
+    await page.keyboard.press('Enter');
+    await page.waitForSelector('.figures[open] .seen');
+    await page.evaluate(() =>
+      /** @type {HTMLElement} */ (document.querySelector('#open-settings')).focus(),
+    );
+    await page.keyboard.down('Shift');
+    await page.keyboard.press('Tab');
+    await page.keyboard.up('Shift');
+    assert.equal(await at(), 'new-chat');
+    await page.keyboard.press('Enter');
+    await page.waitForFunction(() => !document.querySelector('.turn'));
+    assert.equal(await at(), 'question');
+    await context.close();
+  },
+);
+
+test('a screen reader hears stages and whole sentences, each once', LIMIT, async () => {
+  const context = await browser.createBrowserContext();
+  const page = await visit(context, site.url);
+  await page.evaluate(() => {
+    const heard = /** @type {string[]} */ ([]);
+    Object.assign(globalThis, { heard });
+    new MutationObserver((list) => {
+      for (const { addedNodes } of list)
+        for (const node of addedNodes) heard.push(node.textContent ?? '');
+    }).observe(/** @type {Element} */ (document.querySelector('#live')), { childList: true });
+    const { pocketvl } = /** @type {any} */ (globalThis);
+    const pieces = ['One red', ' square. Then', ' a circle', '. And 3.5', ' more', '.'];
+    pocketvl.chat = (/** @type {any} */ _, /** @type {any} */ { onProgress }) => ({
+      stop: 'end',
+      stats: { generatedTokens: 9, tiles: 1 },
+      pictures: [],
+      async *[Symbol.asyncIterator]() {
+        onProgress({ stage: 'vision', done: 0, total: 4 });
+        onProgress({ stage: 'vision', done: 4, total: 4 });
+        for (const piece of pieces) {
+          yield piece;
+          await new Promise((go) => setTimeout(go, 60));
+        }
+      },
+    });
+  });
+  const live = await page.$eval('#live', (e) => [
+    e.getAttribute('role'),
+    e.getAttribute('aria-live'),
+  ]);
+  assert.deepEqual(live, ['status', 'polite']);
+  assert.equal(await page.$eval('#log', (log) => log.getAttribute('aria-live')), 'off');
+  await page.type('#question', 'What is there?');
+  await page.keyboard.press('Enter');
+  await answered(page);
+  const heard = await page.evaluate(() => /** @type {any} */ (globalThis).heard);
+  assert.deepEqual(heard, [
+    'Looking at the picture',
+    'One red square.',
+    'Then a circle.',
+    'And 3.5 more.',
+  ]);
+  await context.close();
+});
+
+test('reduced motion: nothing moves', LIMIT, async () => {
+  const context = await browser.createBrowserContext();
+  const page = await visit(context, site.url);
+  const moving = () =>
+    page.evaluate(() => {
+      const log = /** @type {Element} */ (document.querySelector('#log'));
+      log.innerHTML =
+        '<article class="turn"><div class="answered answering"><div class="words"></div></div></article>';
+      const styles = [...document.querySelectorAll('*')].flatMap((e) => [
+        getComputedStyle(e),
+        getComputedStyle(e, '::after'),
+      ]);
+      return styles.filter(
+        (s) => s.animationName !== 'none' || parseFloat(s.transitionDuration) > 0,
+      ).length;
+    });
+  assert.ok((await moving()) > 0, 'otherwise something does');
+  await page.emulateMediaFeatures([{ name: 'prefers-reduced-motion', value: 'reduce' }]);
+  assert.equal(await moving(), 0);
+  await context.close();
+});
+
+test('installable: the manifest, its icons, and what Chromium says', LIMIT, async () => {
+  const manifest = JSON.parse(readFileSync(join(web, 'manifest.webmanifest'), 'utf8'));
+  for (const { src, sizes, type } of manifest.icons) {
+    const bytes = readFileSync(join(web, src));
+    if (type !== 'image/png') continue;
+    assert.equal(bytes.toString('latin1', 1, 4), 'PNG');
+    assert.equal(`${bytes.readUInt32BE(16)}x${bytes.readUInt32BE(20)}`, sizes, src);
+  }
+  const has = (/** @type {string} */ sizes, /** @type {string} */ purpose) =>
+    manifest.icons.some((/** @type {any} */ i) => i.sizes === sizes && i.purpose === purpose);
+  assert.ok(has('192x192', 'any') && has('512x512', 'any') && has('512x512', 'maskable'));
+  const page = await visit(browser, site.url);
+  const client = await page.createCDPSession();
+  const { errors } = await client.send('Page.getAppManifest');
+  assert.deepEqual(errors, []);
+  const { installabilityErrors } = await client.send('Page.getInstallabilityErrors');
+  assert.deepEqual(
+    installabilityErrors.filter(({ errorId }) => errorId !== 'in-incognito'),
+    [],
+  );
+  await page.close();
+});
+
+test('the shell is under 150 kB and each engine under 600 kB, compressed', LIMIT, () => {
+  /** Files of the page beside weights, engine and sample pictures. */
+  const shell = readdirSync(web, { recursive: true, encoding: 'utf8' })
+    .filter((name) => /\.(html|css|js|mjs|svg|webmanifest|json)$/.test(name) || /^icons/.test(name))
+    .filter((name) => !/^(dist|models|wasm)\/|^(serve|screenshot)|^lib\/node\//.test(name))
+    .filter((name) => statSync(join(web, name)).isFile());
+  const glue = readdirSync(join(web, 'wasm')).filter((name) => name.endsWith('.mjs'));
+  const all = [...shell, ...glue.map((name) => join('wasm', name))];
+  const sum = (/** @type {typeof gzipSync} */ pack) =>
+    all.reduce((bytes, name) => bytes + pack(readFileSync(join(web, name))).length, 0);
+  assert.ok(shell.includes('app.js') && shell.includes('app.css') && glue.length >= 2);
+  assert.ok(sum(gzipSync) < 150_000, `${sum(gzipSync)} bytes with gzip`);
+  assert.ok(sum(/** @type {any} */ (brotliCompressSync)) < 150_000);
+  const engines = readdirSync(join(web, 'wasm')).filter((name) => name.endsWith('.wasm'));
+  assert.ok(engines.length >= 2);
+  for (const name of engines) {
+    const bytes = gzipSync(readFileSync(join(web, 'wasm', name))).length;
+    assert.ok(bytes < 600_000, `${name}: ${bytes} bytes with gzip`);
+  }
+});
