@@ -108,7 +108,7 @@ export function fileUrl({ name, url }, from) {
   }
   if (!made || made.protocol !== base.protocol || made.host !== base.host)
     throw bad(
-      `The manifest ${from} is not usable: ${name} would come from ${made?.host || 'no host'}, but only files of ${base.host} are taken.`,
+      `The manifest ${from} is not usable: ${name} would come from another host (${made?.host || 'none'}); only files of ${base.host} are taken.`,
     );
   return made.href;
 }
