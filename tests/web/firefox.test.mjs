@@ -69,6 +69,7 @@ test('a page that is not isolated: one thread, and a running call is stopped', L
         () => 'done',
         (/** @type {any} */ e) => e.code,
       );
+    await vl.loadModel('/models/demo/manifest.json'); // quicker than the plain loops
     const text = await vl.chat(messages, { maxTokens: 3 }).text();
     vl.dispose();
     return { code, text, threads: vl.info.threads, isolated: crossOriginIsolated };
