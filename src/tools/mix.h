@@ -18,10 +18,9 @@
  *   Q4_0, vision Q8_0                       0.00008    99.6 %   6.29 MB
  *   Q4_0, output Q8_0                       0.00033    99.6 %   4.55 MB
  *   Q4_0 throughout                         0.00041    99.6 %   4.42 MB
- *   Q4_K, output and vision Q8_0            0.00002   100.0 %   6.76 MB   (rows of 192: mostly
- * Q5_0)
+ *   Q5_0, output and vision Q8_0            0.00002   100.0 %   6.76 MB
  *
- * The vision side is what pays; an output matrix of 8 bits adds little there for little. The
+ * The vision side is what pays; an output matrix of 8 bits adds a little for a little. The
  * embedding stays Q4_0: in the 1B it would cost 68 MB more for what is left. */
 #ifndef PVL_TOOLS_MIX_H
 #define PVL_TOOLS_MIX_H
