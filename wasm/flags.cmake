@@ -159,4 +159,12 @@ if(PVL_BENCH AND EXISTS "${CMAKE_SOURCE_DIR}/tests/bench/ceilings.c")
   set_target_properties(ceilings PROPERTIES SUFFIX .wasm
     RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bench")
   add_dependencies(programs ceilings)
+  # And each kernel alone, for kernels.mjs.
+  foreach(variant ${PVL_VARIANTS})
+    pvl_program(kernel_loops-${variant} SOURCES tests/bench/kernel_loops.c LIBRARIES pocketvl_${variant})
+    target_link_options(kernel_loops-${variant} PRIVATE -O3 -sSTANDALONE_WASM --no-entry -sINITIAL_MEMORY=1000MB)
+    set_target_properties(kernel_loops-${variant} PROPERTIES SUFFIX .wasm
+      RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bench")
+    add_dependencies(programs kernel_loops-${variant})
+  endforeach()
 endif()
