@@ -10,6 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
  * @property {number} fromNetwork
  * @property {number} fromStore
  * @property {number} heapGrowth most bytes of JavaScript at once, objects and buffers of page and workers, above those before
+ * @property {number} allGrowth the same with the browser's own objects behind them: Blobs on their way to the store
  * @property {number} samples of the heap
  * @property {number} weights bytes of the packed weights
  * @property {number} session bytes of keys, values and work space
@@ -24,34 +25,33 @@ async function heapSampler(page) {
   const own = await page.createCDPSession();
   const use = async (/** @type {import('puppeteer-core').CDPSession} */ session) => {
     const u = /** @type {any} */ (await session.send('Runtime.getHeapUsage'));
-    return u.usedSize + (u.embedderHeapUsedSize ?? 0) + (u.backingStorageSize ?? 0);
+    const heap = u.usedSize + (u.backingStorageSize ?? 0);
+    return { heap, all: heap + (u.embedderHeapUsedSize ?? 0) };
   };
-  /** The last known, since a worker in the middle of C code answers later. @type {Map<object, number>} */
+  /** The last known, since a worker in the middle of C code answers later. @type {Map<object, {heap: number, all: number}>} */
   const known = new Map();
-  const state = { peak: 0, samples: 0, stopped: false };
-  const total = () => [...known.values()].reduce((a, b) => a + b, 0);
+  const peak = { heap: 0, all: 0 };
+  const state = { samples: 0, stopped: false };
+  const total = (/** @type {'heap' | 'all'} */ what) =>
+    [...known.values()].reduce((sum, of) => sum + of[what], 0);
   const look = async () => {
     const sessions = [own, ...page.workers().map((worker) => worker.client)];
     for (const session of known.keys())
       if (!sessions.includes(/** @type {any} */ (session))) known.delete(session);
-    const late = sleep(200);
-    await Promise.race([
-      late,
-      Promise.all(
-        sessions.map((session) =>
-          use(session).then(
-            (bytes) => void known.set(session, bytes),
-            () => {},
-          ),
-        ),
+    const answers = sessions.map((session) =>
+      use(session).then(
+        (bytes) => void known.set(session, bytes),
+        () => {}, // it has ended
       ),
-    ]);
+    );
+    await Promise.race([sleep(200), Promise.all(answers)]);
     state.samples++;
-    state.peak = Math.max(state.peak, total());
+    for (const what of /** @type {const} */ (['heap', 'all']))
+      peak[what] = Math.max(peak[what], total(what));
   };
   await own.send('HeapProfiler.collectGarbage');
   await look();
-  const before = total();
+  const before = { heap: total('heap'), all: total('all') };
   const running = (async () => {
     while (!state.stopped) {
       await look();
@@ -62,7 +62,11 @@ async function heapSampler(page) {
     state.stopped = true;
     await running;
     await own.detach();
-    return { growth: state.peak - before, samples: state.samples };
+    return {
+      heapGrowth: peak.heap - before.heap,
+      allGrowth: peak.all - before.all,
+      samples: state.samples,
+    };
   };
 }
 
@@ -95,8 +99,7 @@ export async function visit(page, url, { heap = false } = {}) {
       touched: 4 * end,
     };
   }, url);
-  const found = (await stop?.()) ?? { growth: 0, samples: 0 };
-  return { ...result, heapGrowth: found.growth, samples: found.samples };
+  return { ...result, ...((await stop?.()) ?? { heapGrowth: 0, allGrowth: 0, samples: 0 }) };
 }
 
 /** What runs in a worker: all chunks of the store, read by nothing but IndexedDB. */
@@ -196,6 +199,8 @@ export async function measureLoad(stage, options, model) {
     raw_stream_mb_s: rates.stream.map((r) => r / 1e3),
     heap_growth_cold: sampled.heapGrowth,
     heap_growth_warm: warmSampled.heapGrowth,
+    all_growth_cold: sampled.allGrowth,
+    all_growth_warm: warmSampled.allGrowth,
     heap_samples: sampled.samples + warmSampled.samples,
     wasm_touched: sampled.touched,
     weights: sampled.weights,
@@ -217,7 +222,8 @@ export function printLoad(r) {
       `${rate(r.raw_promise_mb_s)} by arrayBuffer() (${share(r.raw_promise_mb_s)}), ` +
       `${rate(r.raw_stream_mb_s)} into one small buffer (${share(r.raw_stream_mb_s)})\n` +
       `  JavaScript heap   grows by at most ${mb(r.heap_growth_cold)} on the first visit, ${mb(r.heap_growth_warm)} on ` +
-      `the second (${r.heap_samples} samples)\n` +
+      `the second; with Blobs and other objects of the browser's ${mb(r.all_growth_cold)} and ${mb(r.all_growth_warm)} ` +
+      `(${r.heap_samples} samples)\n` +
       `  engine's memory   touched up to ${mb(r.wasm_touched)}: weights ${mb(r.weights)}, session ${mb(r.session)}`,
   );
 }
