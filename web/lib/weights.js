@@ -242,8 +242,9 @@ export async function readHeads(source, context, known) {
   const manifest = known ?? (await manifestOf(source, /** @type {Context} */ (context)));
   const heads = [];
   for (const [i, file] of manifest.files.entries()) {
-    const later = /-(?!00001-)\d{5}-of-\d{5}\.gguf$/i.test(file.name);
-    const bytes = Math.min(later ? PART_HEAD : FIRST_HEAD, file.bytes);
+    // No vocabulary in these, so that their heads are short.
+    const short = /-(?!00001-)\d{5}-of-\d{5}\.gguf$|mmproj/i.test(file.name);
+    const bytes = Math.min(short ? PART_HEAD : FIRST_HEAD, file.bytes);
     if ('blobs' in source) {
       heads.push(new Uint8Array(await source.blobs[i].blob.slice(0, bytes).arrayBuffer()));
       continue;
