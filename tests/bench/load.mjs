@@ -74,31 +74,34 @@ async function heapSampler(page) {
  * One load in an isolated page that can import /lib/pocketvl.js.
  * @param {Page} page
  * @param {string} url of the manifest
- * @param {{heap?: boolean}} [options] sampling slows the load down
+ * @param {{heap?: boolean, store?: 'auto' | 'opfs'}} [options] sampling slows the load down
  * @returns {Promise<Visit>}
  */
-export async function visit(page, url, { heap = false } = {}) {
+export async function visit(page, url, { heap = false, store = 'auto' } = {}) {
   const stop = heap ? await heapSampler(page) : null;
-  const result = await page.evaluate(async (address) => {
-    const { PocketVL } = await import(/** @type {any} */ ('/lib/pocketvl.js'));
-    const begun = performance.now();
-    const vl = await PocketVL.load(address, { context: 256 });
-    const ms = performance.now() - begun;
-    // Memory that was never written is zero: the last byte that is not tells how far the engine ever came.
-    const memory = new Uint32Array(vl.client.cancel.memory);
-    let end = memory.length;
-    while (end > 0 && memory[end - 1] === 0) end--;
-    const { fromNetwork, fromStore, weightBytes, kvBytes, scratchBytes } = vl.stats;
-    vl.dispose();
-    return {
-      ms,
-      fromNetwork,
-      fromStore,
-      weights: weightBytes,
-      session: kvBytes + scratchBytes,
-      touched: 4 * end,
-    };
-  }, url);
+  const result = await page.evaluate(
+    async ({ address, where }) => {
+      const { PocketVL } = await import(/** @type {any} */ ('/lib/pocketvl.js'));
+      const begun = performance.now();
+      const vl = await PocketVL.load(address, { context: 256, store: where });
+      const ms = performance.now() - begun;
+      // Memory that was never written is zero: the last byte that is not tells how far the engine ever came.
+      const memory = new Uint32Array(vl.client.cancel.memory);
+      let end = memory.length;
+      while (end > 0 && memory[end - 1] === 0) end--;
+      const { fromNetwork, fromStore, weightBytes, kvBytes, scratchBytes } = vl.stats;
+      vl.dispose();
+      return {
+        ms,
+        fromNetwork,
+        fromStore,
+        weights: weightBytes,
+        session: kvBytes + scratchBytes,
+        touched: 4 * end,
+      };
+    },
+    { address: url, where: store },
+  );
   return { ...result, ...((await stop?.()) ?? { heapGrowth: 0, allGrowth: 0, samples: 0 }) };
 }
 
@@ -179,7 +182,7 @@ export async function measureLoad(stage, options, model) {
   }, url);
   const sampled = await visit(page, url, { heap: true });
   /** @type {Record<string, number[]>} */
-  const rates = { warm: [], whole: [], promise: [], stream: [] };
+  const rates = { warm: [], opfs: [], whole: [], promise: [], stream: [] };
   for (let round = 0; round < Math.max(options.repeat, 1); round++) {
     for (const how of /** @type {const} */ (['whole', 'promise', 'stream']))
       rates[how].push(await rawRead(page, how));
@@ -187,6 +190,9 @@ export async function measureLoad(stage, options, model) {
     if (warm.fromNetwork) throw new Error('The second visit asked the network for weights.');
     rates.warm.push(model.bytes / warm.ms);
   }
+  await visit(page, url, { store: 'opfs' });
+  for (let round = 0; round < Math.max(options.repeat, 1); round++)
+    rates.opfs.push(model.bytes / (await visit(page, url, { store: 'opfs' })).ms);
   const warmSampled = await visit(page, url, { heap: true });
   await page.close();
   return {
@@ -194,6 +200,7 @@ export async function measureLoad(stage, options, model) {
     bytes: model.bytes,
     cold_mb_s: model.bytes / cold.ms / 1e3,
     warm_mb_s: rates.warm.map((r) => r / 1e3),
+    opfs_mb_s: rates.opfs.map((r) => r / 1e3),
     raw_whole_mb_s: rates.whole.map((r) => r / 1e3),
     raw_promise_mb_s: rates.promise.map((r) => r / 1e3),
     raw_stream_mb_s: rates.stream.map((r) => r / 1e3),
@@ -221,6 +228,7 @@ export function printLoad(r) {
       `  IndexedDB alone   ${rate(r.raw_whole_mb_s)} chunk by chunk (the visit: ${share(r.raw_whole_mb_s)}), ` +
       `${rate(r.raw_promise_mb_s)} by arrayBuffer() (${share(r.raw_promise_mb_s)}), ` +
       `${rate(r.raw_stream_mb_s)} into one small buffer (${share(r.raw_stream_mb_s)})\n` +
+      `  second visit from the private file system ${rate(r.opfs_mb_s)}\n` +
       `  JavaScript heap   grows by at most ${mb(r.heap_growth_cold)} on the first visit, ${mb(r.heap_growth_warm)} on ` +
       `the second; with Blobs and other objects of the browser's ${mb(r.all_growth_cold)} and ${mb(r.all_growth_warm)} ` +
       `(${r.heap_samples} samples)\n` +
