@@ -10,6 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
  * @property {number} fromNetwork
  * @property {number} fromStore
  * @property {number} heapGrowth most bytes of JavaScript at once, objects and buffers of page and workers, above those before
+ * @property {number} allGrowth the same with the browser's own objects behind them: Blobs on their way to the store
  * @property {number} samples of the heap
  * @property {number} weights bytes of the packed weights
  * @property {number} session bytes of keys, values and work space
@@ -24,34 +25,33 @@ async function heapSampler(page) {
   const own = await page.createCDPSession();
   const use = async (/** @type {import('puppeteer-core').CDPSession} */ session) => {
     const u = /** @type {any} */ (await session.send('Runtime.getHeapUsage'));
-    return u.usedSize + (u.embedderHeapUsedSize ?? 0) + (u.backingStorageSize ?? 0);
+    const heap = u.usedSize + (u.backingStorageSize ?? 0);
+    return { heap, all: heap + (u.embedderHeapUsedSize ?? 0) };
   };
-  /** The last known, since a worker in the middle of C code answers later. @type {Map<object, number>} */
+  /** The last known, since a worker in the middle of C code answers later. @type {Map<object, {heap: number, all: number}>} */
   const known = new Map();
-  const state = { peak: 0, samples: 0, stopped: false };
-  const total = () => [...known.values()].reduce((a, b) => a + b, 0);
+  const peak = { heap: 0, all: 0 };
+  const state = { samples: 0, stopped: false };
+  const total = (/** @type {'heap' | 'all'} */ what) =>
+    [...known.values()].reduce((sum, of) => sum + of[what], 0);
   const look = async () => {
     const sessions = [own, ...page.workers().map((worker) => worker.client)];
     for (const session of known.keys())
       if (!sessions.includes(/** @type {any} */ (session))) known.delete(session);
-    const late = sleep(200);
-    await Promise.race([
-      late,
-      Promise.all(
-        sessions.map((session) =>
-          use(session).then(
-            (bytes) => void known.set(session, bytes),
-            () => {},
-          ),
-        ),
+    const answers = sessions.map((session) =>
+      use(session).then(
+        (bytes) => void known.set(session, bytes),
+        () => {}, // it has ended
       ),
-    ]);
+    );
+    await Promise.race([sleep(200), Promise.all(answers)]);
     state.samples++;
-    state.peak = Math.max(state.peak, total());
+    for (const what of /** @type {const} */ (['heap', 'all']))
+      peak[what] = Math.max(peak[what], total(what));
   };
   await own.send('HeapProfiler.collectGarbage');
   await look();
-  const before = total();
+  const before = { heap: total('heap'), all: total('all') };
   const running = (async () => {
     while (!state.stopped) {
       await look();
@@ -62,7 +62,11 @@ async function heapSampler(page) {
     state.stopped = true;
     await running;
     await own.detach();
-    return { growth: state.peak - before, samples: state.samples };
+    return {
+      heapGrowth: peak.heap - before.heap,
+      allGrowth: peak.all - before.all,
+      samples: state.samples,
+    };
   };
 }
 
@@ -70,33 +74,35 @@ async function heapSampler(page) {
  * One load in an isolated page that can import /lib/pocketvl.js.
  * @param {Page} page
  * @param {string} url of the manifest
- * @param {{heap?: boolean}} [options] sampling slows the load down
+ * @param {{heap?: boolean, store?: 'auto' | 'opfs'}} [options] sampling slows the load down
  * @returns {Promise<Visit>}
  */
-export async function visit(page, url, { heap = false } = {}) {
+export async function visit(page, url, { heap = false, store = 'auto' } = {}) {
   const stop = heap ? await heapSampler(page) : null;
-  const result = await page.evaluate(async (address) => {
-    const { PocketVL } = await import(/** @type {any} */ ('/lib/pocketvl.js'));
-    const begun = performance.now();
-    const vl = await PocketVL.load(address, { context: 256 });
-    const ms = performance.now() - begun;
-    // Memory that was never written is zero: the last byte that is not tells how far the engine ever came.
-    const memory = new Uint32Array(vl.client.cancel.memory);
-    let end = memory.length;
-    while (end > 0 && memory[end - 1] === 0) end--;
-    const { fromNetwork, fromStore, weightBytes, kvBytes, scratchBytes } = vl.stats;
-    vl.dispose();
-    return {
-      ms,
-      fromNetwork,
-      fromStore,
-      weights: weightBytes,
-      session: kvBytes + scratchBytes,
-      touched: 4 * end,
-    };
-  }, url);
-  const found = (await stop?.()) ?? { growth: 0, samples: 0 };
-  return { ...result, heapGrowth: found.growth, samples: found.samples };
+  const result = await page.evaluate(
+    async ({ address, where }) => {
+      const { PocketVL } = await import(/** @type {any} */ ('/lib/pocketvl.js'));
+      const begun = performance.now();
+      const vl = await PocketVL.load(address, { context: 256, store: where });
+      const ms = performance.now() - begun;
+      // Memory that was never written is zero: the last byte that is not tells how far the engine ever came.
+      const memory = new Uint32Array(vl.client.cancel.memory);
+      let end = memory.length;
+      while (end > 0 && memory[end - 1] === 0) end--;
+      const { fromNetwork, fromStore, weightBytes, kvBytes, scratchBytes } = vl.stats;
+      vl.dispose();
+      return {
+        ms,
+        fromNetwork,
+        fromStore,
+        weights: weightBytes,
+        session: kvBytes + scratchBytes,
+        touched: 4 * end,
+      };
+    },
+    { address: url, where: store },
+  );
+  return { ...result, ...((await stop?.()) ?? { heapGrowth: 0, allGrowth: 0, samples: 0 }) };
 }
 
 /** What runs in a worker: all chunks of the store, read by nothing but IndexedDB. */
@@ -176,7 +182,7 @@ export async function measureLoad(stage, options, model) {
   }, url);
   const sampled = await visit(page, url, { heap: true });
   /** @type {Record<string, number[]>} */
-  const rates = { warm: [], whole: [], promise: [], stream: [] };
+  const rates = { warm: [], opfs: [], whole: [], promise: [], stream: [] };
   for (let round = 0; round < Math.max(options.repeat, 1); round++) {
     for (const how of /** @type {const} */ (['whole', 'promise', 'stream']))
       rates[how].push(await rawRead(page, how));
@@ -184,6 +190,9 @@ export async function measureLoad(stage, options, model) {
     if (warm.fromNetwork) throw new Error('The second visit asked the network for weights.');
     rates.warm.push(model.bytes / warm.ms);
   }
+  await visit(page, url, { store: 'opfs' });
+  for (let round = 0; round < Math.max(options.repeat, 1); round++)
+    rates.opfs.push(model.bytes / (await visit(page, url, { store: 'opfs' })).ms);
   const warmSampled = await visit(page, url, { heap: true });
   await page.close();
   return {
@@ -191,11 +200,14 @@ export async function measureLoad(stage, options, model) {
     bytes: model.bytes,
     cold_mb_s: model.bytes / cold.ms / 1e3,
     warm_mb_s: rates.warm.map((r) => r / 1e3),
+    opfs_mb_s: rates.opfs.map((r) => r / 1e3),
     raw_whole_mb_s: rates.whole.map((r) => r / 1e3),
     raw_promise_mb_s: rates.promise.map((r) => r / 1e3),
     raw_stream_mb_s: rates.stream.map((r) => r / 1e3),
     heap_growth_cold: sampled.heapGrowth,
     heap_growth_warm: warmSampled.heapGrowth,
+    all_growth_cold: sampled.allGrowth,
+    all_growth_warm: warmSampled.allGrowth,
     heap_samples: sampled.samples + warmSampled.samples,
     wasm_touched: sampled.touched,
     weights: sampled.weights,
@@ -216,8 +228,10 @@ export function printLoad(r) {
       `  IndexedDB alone   ${rate(r.raw_whole_mb_s)} chunk by chunk (the visit: ${share(r.raw_whole_mb_s)}), ` +
       `${rate(r.raw_promise_mb_s)} by arrayBuffer() (${share(r.raw_promise_mb_s)}), ` +
       `${rate(r.raw_stream_mb_s)} into one small buffer (${share(r.raw_stream_mb_s)})\n` +
+      `  second visit from the private file system ${rate(r.opfs_mb_s)}\n` +
       `  JavaScript heap   grows by at most ${mb(r.heap_growth_cold)} on the first visit, ${mb(r.heap_growth_warm)} on ` +
-      `the second (${r.heap_samples} samples)\n` +
+      `the second; with Blobs and other objects of the browser's ${mb(r.all_growth_cold)} and ${mb(r.all_growth_warm)} ` +
+      `(${r.heap_samples} samples)\n` +
       `  engine's memory   touched up to ${mb(r.wasm_touched)}: weights ${mb(r.weights)}, session ${mb(r.session)}`,
   );
 }

@@ -312,11 +312,21 @@ test('a full storage does not stop the load, and says what is missing', async ()
         ? Promise.reject(new PocketVLError('QUOTA', 'Full.'))
         : inner.putChunk(at, bytes, marks),
   };
+  await inner.putModel({
+    key: 'other',
+    manifest: { format: 1, name: 'other', title: 'Another model', files: [] },
+    complete: false,
+    created: 1,
+    used: 1,
+  });
+  await inner.putChunk(['other', 0, 0], new Uint8Array(3e6), { sha256: '0'.repeat(64) });
   const loaded = await load({ store });
   assertWhole(loaded);
   assert.equal(loaded.result.stored, false);
   const notice = loaded.notices.find(({ code }) => code === 'QUOTA');
   assert.equal(notice?.details?.missing, SIZE - 2 * CHUNK);
+  assert.match(notice?.message ?? '', /make room: Another model \(3 MB\)/);
+  assert.deepEqual(notice?.details?.others, [{ key: 'other', title: 'Another model', bytes: 3e6 }]);
   const again = await load({ store: inner });
   assertWhole(again);
   assert.equal(again.result.fromStore, 2 * CHUNK, 'what was stored is kept');

@@ -2,6 +2,7 @@
 import { PocketVLError } from './errors.js';
 import { wholeChunk } from './store.js';
 import { idbStore } from './store_idb.js';
+import { hasOpfs, opfsStore } from './store_opfs.js';
 import { verifyModel } from './weights.js';
 
 /**
@@ -17,53 +18,78 @@ import { verifyModel } from './weights.js';
 
 /**
  * @template T
- * @param {(store: import('./store.js').Store) => Promise<T>} work
+ * @param {(stores: import('./store.js').Store[]) => Promise<T>} work
  */
-async function withStore(work) {
-  const store = await idbStore();
+async function withStores(work) {
+  const stores = [await idbStore()];
+  // Where the browser has none, or gives none, there is nothing in it.
+  if (hasOpfs())
+    stores.push(
+      ...(await opfsStore().then(
+        (store) => [store],
+        () => [],
+      )),
+    );
   try {
-    return await work(store);
+    return await work(stores);
   } finally {
-    store.close();
+    for (const store of stores) store.close();
   }
 }
 
+/**
+ * The store that has this model; the first one if none has.
+ * @template T
+ * @param {string} key
+ * @param {(store: import('./store.js').Store) => Promise<T>} work
+ */
+const withStoreOf = (key, work) =>
+  withStores(async (stores) => {
+    for (const store of stores) if (await store.model(key)) return work(store);
+    return work(stores[0]);
+  });
+
 /** @returns {Promise<StoredModel[]>} */
 export const list = () =>
-  withStore(async (store) => {
+  withStores(async (stores) => {
     const found = [];
-    for (const { key, manifest, complete, created, used } of await store.models()) {
-      let storedBytes = 0;
-      for (const { bytes } of (await store.records(key)).values()) storedBytes += bytes;
-      found.push({
-        key,
-        title: manifest.title ?? manifest.name,
-        bytes: manifest.files.reduce((sum, file) => sum + file.bytes, 0),
-        storedBytes,
-        complete,
-        created,
-        used,
-      });
+    for (const store of stores) {
+      for (const { key, manifest, complete, created, used } of await store.models()) {
+        let storedBytes = 0;
+        for (const { bytes } of (await store.records(key)).values()) storedBytes += bytes;
+        found.push({
+          key,
+          title: manifest.title ?? manifest.name,
+          bytes: manifest.files.reduce((sum, file) => sum + file.bytes, 0),
+          storedBytes,
+          complete,
+          created,
+          used,
+        });
+      }
     }
     return found.sort((a, b) => b.used - a.used);
   });
 
 /** @param {string} key */
-export const remove = (key) => withStore((store) => store.deleteModel(key));
+export const remove = (key) =>
+  withStores(async (stores) => {
+    for (const store of stores) await store.deleteModel(key);
+  });
 
 /**
  * @param {string} key
  * @param {{signal?: AbortSignal, onProgress?: (done: number, total: number) => void}} options
  */
 export const verify = (key, { signal, onProgress }) =>
-  withStore(async (store) => {
+  withStoreOf(key, async (store) => {
     const wrong = await verifyModel(store, key, signal, onProgress);
     return { damaged: wrong.length };
   });
 
 /** @param {string} key */
 export const exportFiles = (key) =>
-  withStore(async (store) => {
+  withStoreOf(key, async (store) => {
     const record = await store.model(key);
     if (!record?.complete) {
       throw new PocketVLError('STORAGE', 'This model is not stored as a whole; load it first.');

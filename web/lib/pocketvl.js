@@ -36,7 +36,8 @@ import { Pictures, checkChatOptions, prepare } from './messages.js';
  * @property {number} [threads] default: all cores up to 8; 1 where the page is not isolated
  * @property {number} [context] tokens that a conversation can have; default: the model's settings, at most 4096
  * @property {'f32' | 'q8'} [kvType] 8-bit keys and values take a quarter of the memory
- * @property {'auto' | 'none'} [store] 'none': keep nothing in the browser
+ * @property {'auto' | 'opfs' | 'none'} [store] where the browser keeps the model: in IndexedDB, which is everywhere; 'opfs' in
+ *   the private file system, which is read faster; 'none': nowhere
  * @property {boolean} [refresh] ask the host whether the stored model has a new version
  * @property {boolean} [keep] with files from disk: store them, too
  * @property {'relaxed' | 'simd'} [variant] default: relaxed where the browser has it

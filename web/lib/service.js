@@ -13,7 +13,7 @@ import { readHeads, streamModel } from './weights.js';
 /**
  * @typedef {object} Surroundings
  * @property {Port} port
- * @property {() => Promise<import('./store.js').Store>} openStore
+ * @property {(kind: 'auto' | 'opfs') => Promise<import('./store.js').Store>} openStore
  * @property {((url: string) => boolean) | null} stillWanted asks, without leaving the running C call, whether the
  *   caller still holds the Blob URL that it made for this call; null where shared memory does that
  * @property {(path: string) => Promise<Blob>} [openPath] files by path, in Node.js
@@ -95,7 +95,7 @@ export function serve({ port, openStore, stillWanted, openPath }) {
     let store = null;
     const onNotice = (/** @type {any} */ notice) => tell({ notice });
     if (options.store !== 'none') {
-      store = await openStore().catch((error) => {
+      store = await openStore(options.store ?? 'auto').catch((error) => {
         onNotice({
           code: 'STORAGE',
           message: `This browser does not let the page keep the model (${error.message}); it will be downloaded again next time.`,

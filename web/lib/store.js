@@ -1,4 +1,5 @@
-// Where chunks of models are kept. Two stores have this interface: IndexedDB (store_idb.js) and memory.
+// Where chunks of models are kept. Three stores have this interface: IndexedDB (store_idb.js), the private file
+// system (store_opfs.js) and memory.
 
 /**
  * What tells a chunk's bytes: `sample` is `sampled` of all of them; chunks of older versions have none.
@@ -24,7 +25,7 @@
 
 /**
  * @typedef {object} Store
- * @property {'indexeddb' | 'memory'} kind
+ * @property {'indexeddb' | 'opfs' | 'memory'} kind
  * @property {() => Promise<ModelRecord[]>} models
  * @property {(key: string) => Promise<ModelRecord | undefined>} model
  * @property {(record: ModelRecord) => Promise<void>} putModel

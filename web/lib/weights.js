@@ -242,8 +242,9 @@ export async function readHeads(source, context, known) {
   const manifest = known ?? (await manifestOf(source, /** @type {Context} */ (context)));
   const heads = [];
   for (const [i, file] of manifest.files.entries()) {
-    const later = /-(?!00001-)\d{5}-of-\d{5}\.gguf$/i.test(file.name);
-    const bytes = Math.min(later ? PART_HEAD : FIRST_HEAD, file.bytes);
+    // No vocabulary in these, so that their heads are short.
+    const short = /-(?!00001-)\d{5}-of-\d{5}\.gguf$|mmproj/i.test(file.name);
+    const bytes = Math.min(short ? PART_HEAD : FIRST_HEAD, file.bytes);
     if ('blobs' in source) {
       heads.push(new Uint8Array(await source.blobs[i].blob.slice(0, bytes).arrayBuffer()));
       continue;
@@ -403,6 +404,7 @@ class Transfer {
     this.store = this.disk && !context.keep ? null : context.store;
     /** @type {Map<string, import('./store.js').ChunkRecord>} */
     this.records = new Map();
+    this.buffer = new Uint8Array(0);
     /** Readers of chunks that are opened before their turn. @type {Map<string, Promise<import('./store.js').ChunkReader | null>>} */
     this.ahead = new Map();
     /** @type {Promise<void>[]} */
@@ -440,7 +442,7 @@ class Transfer {
         })
         .then(() => true)
         .catch(() => false);
-    } else if (this.writeError) this.tellUnstored();
+    } else if (this.writeError) await this.tellUnstored();
     const { fromNetwork, fromStore } = meter.state;
     return { manifest, fromNetwork, fromStore, stored };
   }
@@ -574,6 +576,15 @@ class Transfer {
   }
 
   /**
+   * Where a chunk comes together. One buffer for all of them: the store makes its own copy.
+   * @param {number} bytes
+   */
+  room(bytes) {
+    if (this.buffer.length < bytes) this.buffer = new Uint8Array(Math.max(bytes, CHUNK));
+    return this.buffer.subarray(0, bytes);
+  }
+
+  /**
    * Chunks first..last of a file from the person's own disk.
    * @param {number} f
    * @param {number} first
@@ -590,12 +601,11 @@ class Transfer {
     }
     const { blob } = this.source.blobs[f];
     meter.set({ stage: 'disk' });
-    const buffer = this.store ? new Uint8Array(CHUNK) : null;
     for (let c = first; c < last; c++) {
       checkSignal(context.signal);
       const { bytes: size } = this.manifest.files[f].chunks[c];
       const part = blob.slice(offset, offset + size);
-      const whole = buffer?.subarray(0, size);
+      const whole = this.store ? this.room(size) : null;
       let at = 0;
       await readBlob(part)((piece) => {
         whole?.set(piece, at);
@@ -647,7 +657,7 @@ class Transfer {
       onWait: (/** @type {string} */ reason) => meter.set({ stage: 'retry', reason }),
     };
     while (c < last) {
-      let buffer = new Uint8Array(file.chunks[c].bytes);
+      let buffer = this.room(file.chunks[c].bytes);
       let fill = 0;
       try {
         await downloadFile(file, { start, end }, net, async (piece) => {
@@ -664,9 +674,7 @@ class Transfer {
             wrong = 0;
             c++;
             fill = 0;
-            // One buffer for all chunks: the store has made its own copy.
-            if (c < last && file.chunks[c].bytes !== buffer.length)
-              buffer = new Uint8Array(file.chunks[c].bytes);
+            if (c < last) buffer = this.room(file.chunks[c].bytes);
           }
         });
       } catch (error) {
@@ -735,18 +743,28 @@ class Transfer {
     this.writeError ??= /** @type {Error} */ (error);
   }
 
-  /** The load goes on without the store, and says so. */
-  tellUnstored() {
+  /** The load goes on without the store, and says so; with a full one, also which other models could make room. */
+  async tellUnstored() {
     const error = PocketVLError.from(this.writeError, 'STORAGE');
     const missing = this.unstored;
-    const mb = `${(missing / 1e6).toFixed(0)} MB`;
+    const mb = (/** @type {number} */ bytes) => `${(bytes / 1e6).toFixed(0)} MB`;
+    /** @type {{key: string, title: string, bytes: number}[]} */
+    const others = [];
+    for (const { key, manifest } of (await this.store?.models().catch(() => [])) ?? []) {
+      const records = key === this.key ? null : await this.store?.records(key).catch(() => null);
+      const title = manifest.title ?? manifest.name;
+      if (records?.size) others.push({ key, title, bytes: recordedBytes(records) });
+    }
+    const room = others.length
+      ? `Delete other stored models to make room: ${others.map(({ title, bytes }) => `${title} (${mb(bytes)})`).join(', ')}.`
+      : 'No other model is stored here that could make room.';
     this.context.onNotice({
       code: error.code,
       message:
         error.code === 'QUOTA'
-          ? `The browser gives this site no more storage: ${mb} of the model were not stored and will be downloaded again next time. Delete other stored models to make room.`
+          ? `The browser gives this site no more storage: ${mb(missing)} of the model were not stored and will be downloaded again next time. ${room}`
           : `The model is not stored in this browser and will be downloaded again next time (${error.message})`,
-      details: { missing },
+      details: error.code === 'QUOTA' ? { missing, others } : { missing },
     });
   }
 

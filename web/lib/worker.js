@@ -44,7 +44,8 @@ const surroundings = {
       ),
     close: () => scope.close(),
   },
-  openStore: () => idbStore(),
+  openStore: (kind) =>
+    kind === 'opfs' ? import('./store_opfs.js').then(({ opfsStore }) => opfsStore()) : idbStore(),
   stillWanted: scope.crossOriginIsolated ? null : stillWanted,
 };
 void alive().then(() => serve(surroundings));
