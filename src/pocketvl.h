@@ -252,6 +252,9 @@ pvl_status pvl_session_prompt(pvl_session *session, const pvl_message *messages,
  * it saves the prompt that time. Changes no answer. */
 pvl_status pvl_session_prepare(pvl_session *session, const pvl_message *messages, size_t count,
                                const pvl_prompt_options *options, pvl_error *err);
+/* Tokens that such a prompt has, pictures included; computes nothing and changes nothing. */
+pvl_status pvl_session_count(const pvl_session *session, const pvl_message *messages, size_t count,
+                             const pvl_prompt_options *options, size_t *tokens, pvl_error *err);
 /* One token of the answer. */
 pvl_status pvl_session_next(pvl_session *session, pvl_piece *out, pvl_error *err);
 /* The address of the cancel flag: set it to non-zero from any thread and the running call returns

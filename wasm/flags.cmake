@@ -12,6 +12,11 @@ set(PVL_VARIANT_FLAGS_simd -msimd128)
 set(PVL_WASM_COMMON
   -pthread) # shared memory and atomics; every object has to agree
 
+# Compiling. asserts name their file: by its place in the repository, so that the same sources give the same bytes wherever
+# they lie (`npm run reproduce`).
+set(PVL_WASM_PATHS
+  "-ffile-prefix-map=${CMAKE_BINARY_DIR}/=" "-ffile-prefix-map=${CMAKE_SOURCE_DIR}/=")
+
 # Linking, module and tests alike.
 set(PVL_WASM_LINK
   -sSTACK_SIZE=1MB                # the caller's stack; kernels keep tiles on it (default: 64 KB)
@@ -104,14 +109,15 @@ file(GLOB PVL_WASM_SOURCES CONFIGURE_DEPENDS wasm/*.c)
 
 foreach(variant ${PVL_VARIANTS})
   set(library pocketvl_${variant})
-  pvl_library(${library} ${PVL_WASM_COMMON} ${PVL_VARIANT_FLAGS_${variant}})
+  pvl_library(${library} ${PVL_WASM_COMMON} ${PVL_WASM_PATHS} ${PVL_VARIANT_FLAGS_${variant}})
   target_link_options(${library} PUBLIC ${PVL_WASM_COMMON} ${PVL_WASM_LINK})
 
   if(PVL_MODULES AND PVL_WASM_SOURCES AND exports)
     set(module pocketvl-${variant})
     pvl_program(${module} SOURCES ${PVL_WASM_SOURCES} LIBRARIES ${library})
     target_link_options(${module} PRIVATE ${PVL_WASM_MODULE_LINK}
-      "-sEXPORTED_FUNCTIONS=@${CMAKE_BINARY_DIR}/exports.rsp")
+      "-sEXPORTED_FUNCTIONS=@${CMAKE_BINARY_DIR}/exports.rsp"
+      "-Wl,-Map=${CMAKE_BINARY_DIR}/${module}.map") # what was linked, for the list of licences
     if(EXISTS "${CMAKE_SOURCE_DIR}/wasm/header.js") # the first lines of the glue, for tools that read it
       target_link_options(${module} PRIVATE --extern-pre-js "${CMAKE_SOURCE_DIR}/wasm/header.js")
       set_property(TARGET ${module} APPEND PROPERTY LINK_DEPENDS "${CMAKE_SOURCE_DIR}/wasm/header.js")

@@ -548,29 +548,48 @@ static pvl_status run_beginning(pvl_session *s, const pvl_prompt *prompt,
     return prefill(s, prompt, images, end, err);
 }
 
+/* The conversation as tokens, its pictures beside. The caller frees both, also after an error. */
+static pvl_status render(const pvl_session *s, survey *v, pvl_prompt *prompt,
+                         const pvl_message *messages, size_t count,
+                         const pvl_prompt_options *options, bool whole, pvl_error *err) {
+    *v = (survey){0};
+    *prompt = (pvl_prompt){.tokens.allocator = s->allocator};
+    PVL_TRY(check_messages(s, messages, count, whole, err));
+    PVL_TRY(check_options(options, err));
+    PVL_TRY(survey_init(v, s->allocator, messages, count, err));
+    const char *system = s->engine->system_message;
+    pvl_prompt_style style = {.system = system, .system_bytes = system ? strlen(system) : 0};
+    PVL_TRY(survey_fill(s, v, messages, count, options->max_tiles ? options->max_tiles : 1, err));
+    return pvl_template_render(&s->engine->chat, prompt, v->messages, count, &style, err);
+}
+
+static const pvl_prompt_options default_options = {0};
+
 static pvl_status render_and_run(pvl_session *s, const pvl_message *messages, size_t count,
                                  const pvl_prompt_options *options, bool whole, pvl_error *err) {
-    static const pvl_prompt_options defaults = {0};
     if (!options)
-        options = &defaults;
+        options = &default_options;
     s->state = PVL_SESSION_IDLE;
     pvl_flag_set(&s->cancel, 0);
     s->stats = (pvl_stats){0};
-    PVL_TRY(check_messages(s, messages, count, whole, err));
-    PVL_TRY(check_options(options, err));
-
     survey v;
-    PVL_TRY(survey_init(&v, s->allocator, messages, count, err));
-    const char *system = s->engine->system_message;
-    pvl_prompt_style style = {.system = system, .system_bytes = system ? strlen(system) : 0};
-    pvl_prompt prompt = {.tokens.allocator = s->allocator};
-    pvl_status status =
-        survey_fill(s, &v, messages, count, options->max_tiles ? options->max_tiles : 1, err);
-    if (status == PVL_OK)
-        status = pvl_template_render(&s->engine->chat, &prompt, v.messages, count, &style, err);
+    pvl_prompt prompt;
+    pvl_status status = render(s, &v, &prompt, messages, count, options, whole, err);
     if (status == PVL_OK)
         status = whole ? run_prompt(s, &prompt, v.images, options, err)
                        : run_beginning(s, &prompt, v.images, err);
+    pvl_prompt_free(&prompt);
+    pvl_free(s->allocator, v.block);
+    return status;
+}
+
+pvl_status pvl_session_count(const pvl_session *s, const pvl_message *messages, size_t count,
+                             const pvl_prompt_options *options, size_t *tokens, pvl_error *err) {
+    survey v;
+    pvl_prompt prompt;
+    pvl_status status =
+        render(s, &v, &prompt, messages, count, options ? options : &default_options, true, err);
+    *tokens = prompt.tokens.count;
     pvl_prompt_free(&prompt);
     pvl_free(s->allocator, v.block);
     return status;

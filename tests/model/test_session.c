@@ -298,6 +298,13 @@ TEST(what_is_prepared_is_not_computed_again) {
     CHECK_EQ_INT(stats.tiles, 0);
     parts[2] = image_part(other);
     REQUIRE(pvl_session_prompt(s, &turn, 1, &options, &err) == PVL_OK);
+    /* Counting disturbs nothing, not even an answer that is being given. */
+    size_t tokens = 0;
+    REQUIRE(pvl_session_count(s, &turn, 1, &options, &tokens, &err) == PVL_OK);
+    pvl_session_get_stats(s, &stats);
+    CHECK_EQ_INT((int)tokens, stats.prompt_tokens);
+    CHECK_EQ_INT(pvl_session_count(s, &turn, 0, &options, &tokens, NULL), PVL_E_ARGUMENT);
+    CHECK_EQ_INT((int)tokens, 0);
     run_answer(s, answer, sizeof answer);
     CHECK_STR(answer, expect);
 

@@ -1,6 +1,7 @@
 // What the documentation promises of the library, asked of it in Node.js: the forms of messages, streaming, stopping, seeds,
 // stop strings, tokens, figures, boxes.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import test, { after, before } from 'node:test';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -130,6 +131,7 @@ test('every call takes a signal: aborted before, it never begins; the next one w
     ['estimate', () => PocketVL.estimate(DEMO, { signal: gone })],
     ['chat', () => vl.chat('Hello', { signal: gone }).text()],
     ['tokenize', () => vl.tokenize('Hello', { signal: gone })],
+    ['countTokens', () => vl.countTokens('Hello', { signal: gone })],
     ['tiling', () => vl.tiling(10, 10, 1, { signal: gone })],
   ];
   for (const [name, call] of calls) await assert.rejects(call(), withCode('ABORTED'), name);
@@ -143,6 +145,42 @@ test('a call that waits behind another leaves the queue when it is aborted', asy
   controller.abort();
   await assert.rejects(waiting, withCode('ABORTED'));
   assert.ok((await long.text()).length > 0);
+});
+
+test('tokens of a conversation are counted as a chat takes them', async () => {
+  const messages = question(file('samples/two.jpg'));
+  const counted = await vl.countTokens(messages);
+  assert.equal(counted, (await answered(messages)).promptTokens);
+  assert.equal(await vl.countTokens('Hello'), (await answered('Hello')).promptTokens);
+  const tiling = await vl.tiling(640, 480, 4);
+  const more = await vl.countTokens(question(PICTURE), { maxTiles: 4 });
+  assert.equal(
+    more - (await vl.countTokens(question(PICTURE))),
+    tiling.tokens - vl.info.tokensPerTile,
+  );
+  await assert.rejects(vl.countTokens(' '), withCode('ARGUMENT'));
+  await assert.rejects(vl.countTokens('x', { signal: AbortSignal.abort() }), withCode('ABORTED'));
+});
+
+/** @param {import('../../web/lib/pocketvl.js').Message[] | string} messages */
+async function answered(messages) {
+  const answer = vl.chat(messages, { maxTokens: 1 });
+  await answer.text();
+  return /** @type {import('../../web/lib/pocketvl.js').Stats} */ (answer.stats);
+}
+
+test('the command prints the answer of the library and nothing else', async () => {
+  const text = 'How many shapes are there?';
+  const truth = await vl.chat(question(PICTURE, text)).text();
+  const command = file('lib/node/cli/main.js');
+  const run = (/** @type {string[]} */ ...args) =>
+    spawnSync(process.execPath, [command, 'ask', ...args], { encoding: 'utf8' });
+  const done = run('-m', DEMO, PICTURE, text);
+  assert.deepEqual([done.status, done.stdout, done.stderr], [0, `${truth}\n`, '']);
+  const missing = run('-m', DEMO, 'nothing.jpg', text);
+  assert.equal(missing.status, 1);
+  assert.match(missing.stderr, /^pocketvl: The picture nothing\.jpg cannot be opened/);
+  assert.equal(run(PICTURE, text).status, 2);
 });
 
 test('the estimate takes a folder, as load does', async () => {

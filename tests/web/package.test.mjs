@@ -152,7 +152,7 @@ test('the tarball holds what is needed and nothing else', () => {
     assert.ok(names.includes(name.replace('web/lib', 'web/types').replace(/\.js$/, '.d.ts')), name);
   }
   const known =
-    /^(LICENSE|README\.md|package\.json|web\/(README\.md|licences\.txt|(lib|types|vendor|wasm)\/.*))$/;
+    /^(LICENSE|README\.md|package\.json|web\/(README\.md|API\.md|licences\.txt|(lib|types|vendor|wasm)\/.*))$/;
   assert.deepEqual(
     names.filter((name) => !known.test(name)),
     [],

@@ -1,6 +1,5 @@
 // The native command line tool, built when it is needed.
 import { existsSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { build, buildFolder } from './build.mjs';
 import { setup } from './setup.mjs';
@@ -17,6 +16,3 @@ export async function commandLineTool() {
     throw new Trouble('The build made no command line tool: is src/tools/pocketvl.c there?');
   return tool;
 }
-
-/** Threads for one answer. */
-export const threads = () => String(Math.min(availableParallelism(), 8));

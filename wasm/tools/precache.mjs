@@ -7,10 +7,11 @@ import { join } from 'node:path';
 const NAME = 'precache.js';
 /** Not part of a visit: weights, what only Node.js or a reader wants, and the worker itself. */
 const NOT = [
-  /\.(gguf|md|map|ts|LICENSE)$/,
+  /\.(gguf|bin|md|map|ts|LICENSE)$/,
   /(^|\/)tsconfig\.json$/,
-  /^(serve\.mjs|sw\.js|precache\.js|screenshot\.png)$/,
+  /^(serve\.mjs|sw\.js|precache\.js|licences\.txt|screenshot\.png)$/,
   /^lib\/node\//,
+  /^models\/(?!demo\/)/, // the site owner's: they come and go without a release
   /(^|\/)(\.|node_modules\/)/,
   /^(dist|examples|types)\//,
 ];

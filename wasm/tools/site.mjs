@@ -2,6 +2,7 @@
 // it works from a root or a subfolder of any static host.
 import { cpSync, existsSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { join, relative, sep } from 'node:path';
+import { writePrecache } from './precache.mjs';
 import { Trouble, root } from './shell.mjs';
 
 /** Where it is made. */
@@ -47,6 +48,7 @@ export function makeSite() {
     },
   });
   cpSync(join(root, 'LICENSE'), join(siteFolder, 'LICENSE'));
+  writePrecache(siteFolder);
   const large = filesOf(siteFolder).filter(
     (path) => statSync(join(siteFolder, path)).size > MOST_BYTES,
   );

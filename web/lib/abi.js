@@ -35,6 +35,7 @@ export const IMPORTS = Object.freeze([
   'pvl_session_free',
   'pvl_session_prepare',
   'pvl_session_prompt',
+  'pvl_session_count',
   'pvl_session_next',
   'pvl_session_cancel_flag',
   'pvl_session_get_stats',

@@ -51,7 +51,10 @@ export class PocketVLError extends Error {
     this.details = more.details ?? {};
   }
 
-  /** What crosses a worker's border: structured clone would drop the class and the code. */
+  /**
+   * What crosses a worker's border: structured clone would drop the class and the code.
+   * @internal
+   */
   toWire() {
     return {
       code: this.code,
@@ -61,7 +64,10 @@ export class PocketVLError extends Error {
     };
   }
 
-  /** @param {{code: ErrorCode, message: string, details?: Record<string, unknown>, stack?: string}} wire */
+  /**
+   * @internal
+   * @param {{code: ErrorCode, message: string, details?: Record<string, unknown>, stack?: string}} wire
+   */
   static fromWire(wire) {
     const error = new PocketVLError(wire.code, wire.message, { details: wire.details });
     if (wire.stack) error.details = { ...error.details, workerStack: wire.stack };
@@ -70,6 +76,7 @@ export class PocketVLError extends Error {
 
   /**
    * Any thrown thing as a PocketVLError.
+   * @internal
    * @param {unknown} thrown
    * @param {ErrorCode} [code] for what carries none of its own
    */

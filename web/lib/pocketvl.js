@@ -463,6 +463,22 @@ export class PocketVL {
   }
 
   /**
+   * Tokens that a conversation takes of the context, as `chat` would pose it: template, system message and pictures included.
+   * @param {Message[] | string} messages
+   * @param {{maxTiles?: number, signal?: AbortSignal}} [options]
+   * @returns {Promise<number>}
+   */
+  async countTokens(messages, options = {}) {
+    const { signal, maxTiles = this.info.settings?.maxTiles } = options;
+    const checked = checkChatOptions({ maxTiles });
+    return this.client.queue(signal, async () => {
+      await this.revive(signal);
+      const posted = await prepare(messages, this.pictures, signal);
+      return this.client.call('count', { ...posted, options: checked }, { signal });
+    });
+  }
+
+  /**
    * How a picture of this size will be cut.
    * @param {number} width
    * @param {number} height

@@ -6,7 +6,7 @@
 //
 // The page sends one long call at a time (client.js holds the queue), so an abort always means the running call.
 
-/** @typedef {'load' | 'chat' | 'tokenize' | 'tiling' | 'estimate' | 'dispose' | 'abort'} Verb */
+/** @typedef {'load' | 'chat' | 'tokenize' | 'count' | 'tiling' | 'estimate' | 'dispose' | 'abort'} Verb */
 /** @typedef {'ready' | 'progress' | 'piece' | 'result' | 'error'} EventName */
 
 /** @type {readonly Verb[]} */
@@ -14,6 +14,7 @@ export const VERBS = Object.freeze([
   'load',
   'chat',
   'tokenize',
+  'count',
   'tiling',
   'estimate',
   'dispose',

@@ -523,11 +523,23 @@ export class Runtime {
   }
 
   /**
-   * @param {'pvl_session_prompt' | 'pvl_session_prepare'} verb
+   * Tokens that a prompt has, pictures included.
    * @param {WireMessage[]} messages
    * @param {ChatOptions} options
+   * @returns {number}
    */
-  #pose(verb, messages, options) {
+  count(messages, options) {
+    this.#pose('pvl_session_count', messages, options, this.abi.out);
+    return this.abi.view.getUint32(this.abi.out, true);
+  }
+
+  /**
+   * @param {'pvl_session_prompt' | 'pvl_session_prepare' | 'pvl_session_count'} verb
+   * @param {WireMessage[]} messages
+   * @param {ChatOptions} options
+   * @param {...number} more arguments of the call
+   */
+  #pose(verb, messages, options, ...more) {
     const { abi } = this;
     const c = abi.constants;
     /** @type {number[]} */
@@ -579,7 +591,7 @@ export class Runtime {
         stop: stop.length ? stops : 0,
         stop_count: stop.length,
       });
-      abi.call(verb, this.session, list, messages.length, at);
+      abi.call(verb, this.session, list, messages.length, at, ...more);
     } finally {
       for (const at of owned) abi.free(at);
     }

@@ -227,6 +227,33 @@ export function serve({ port, openStore, stillWanted, openPath }) {
   }
 
   /**
+   * @param {any[]} messages
+   * @returns {import('./runtime.js').WireMessage[]} with 0 for pictures that are not decoded yet
+   */
+  const wired = (messages) =>
+    messages.map((message) => ({
+      role: message.role,
+      parts: message.parts.map((/** @type {any} */ part) =>
+        'picture' in part ? { image: pictures.get(part.picture)?.image ?? 0 } : part,
+      ),
+    }));
+
+  /**
+   * Tokens of a conversation.
+   * @param {any} args
+   * @param {AbortSignal} signal
+   */
+  async function count(args, signal) {
+    const engine = ready();
+    try {
+      await takePictures(engine, args.images, signal);
+      return engine.count(wired(args.messages), args.options);
+    } finally {
+      dropPictures(engine);
+    }
+  }
+
+  /**
    * @param {any} args
    * @param {AbortSignal} signal
    * @param {(value: any) => void} tell
@@ -245,14 +272,7 @@ export function serve({ port, openStore, stillWanted, openPath }) {
     };
     try {
       tell({ progress: { stage: 'image', done: 0, total: args.images.length } });
-      /** @returns {import('./runtime.js').WireMessage[]} with 0 for pictures that are not decoded yet */
-      const wire = () =>
-        args.messages.map((/** @type {any} */ message) => ({
-          role: message.role,
-          parts: message.parts.map((/** @type {any} */ part) =>
-            'picture' in part ? { image: pictures.get(part.picture)?.image ?? 0 } : part,
-          ),
-        }));
+      const wire = () => wired(args.messages);
       const coming = takePictures(engine, args.images, signal);
       if (args.images.some((/** @type {any} */ { key }) => !pictures.has(key))) {
         coming.catch(() => {}); // it is told below
@@ -349,6 +369,7 @@ export function serve({ port, openStore, stillWanted, openPath }) {
       if (verb === 'load') value = await load(args, signal, tell);
       else if (verb === 'chat') value = await chat(args, signal, tell, say);
       else if (verb === 'tokenize') value = ready().tokenize(args.text);
+      else if (verb === 'count') value = await count(args, signal);
       else if (verb === 'tiling') value = ready().tiling(args.width, args.height, args.maxTiles);
       else if (verb === 'estimate') value = await estimate(args, signal);
       else if (verb === 'dispose') {
