@@ -172,9 +172,12 @@ export async function mainPath(visitor, url) {
     await pocketvl.loadModel('models/demo/manifest.json', { kernels: 'scalar', threads: 1 });
     const { chat } = pocketvl;
     pocketvl.chat = (/** @type {any} */ messages, /** @type {any} */ options) => {
+      if (!options.onProgress) return chat.call(pocketvl, messages, options); // the page's own measuring
       pocketvl.chat = chat;
       const onProgress = (/** @type {any} */ step) => {
         options.onProgress(step);
+        if (step.stage !== 'vision') return;
+        Object.assign(globalThis, { lastStep: step });
         const buttons = [...document.querySelectorAll('button')];
         buttons.find((button) => button.textContent === 'Stop')?.click();
       };
@@ -184,6 +187,8 @@ export async function mainPath(visitor, url) {
   const word = join(root, 'web', 'samples', 'word.jpg');
   const stopped = await ask(visitor, 'What does it say?', word);
   assert.deepEqual(stopped, { words: '', code: '', stopped: true });
+  const { done, total } = await visitor.evaluate(() => /** @type {any} */ (globalThis).lastStep);
+  assert.ok(done < total, `stopped at step ${done} of ${total}, not at the end`);
   await visitor.evaluate(() =>
     /** @type {any} */ (globalThis).pocketvl.loadModel('models/demo/manifest.json'),
   );

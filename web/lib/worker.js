@@ -46,6 +46,6 @@ const surroundings = {
   },
   openStore: (kind) =>
     kind === 'opfs' ? import('./store_opfs.js').then(({ opfsStore }) => opfsStore()) : idbStore(),
-  stillWanted: scope.crossOriginIsolated ? null : stillWanted,
+  stillWanted, // asked where the page has no shared memory: WebKit may be isolated and yet have none
 };
 void alive().then(() => serve(surroundings));
