@@ -12,8 +12,8 @@ import { askOnPage, chromium, modelReady } from './browser.mjs';
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const SHAPES = join(root, 'web', 'samples', 'shapes.jpg');
 const LIMIT = { timeout: 180_000 };
-/** What a browser looks at by itself, to learn whether there is a new release. */
-const LOOKS = ['/sw.js', '/precache.js'];
+/** What a browser looks at by itself, to learn whether there is a new release: the worker and what it imports. */
+const LOOKS = ['/sw.js', '/precache.js', '/page/policy.js'];
 
 /** @typedef {import('puppeteer-core').Page} Page */
 

@@ -168,10 +168,8 @@ test(
     assert.equal(result.code, undefined, result.message);
     assert.equal(result.pushed, SIZE);
     assert.equal(result.sum, EXPECTED.sum);
-    assert.ok(
-      result.fromStore >= loaded - 3 * CHUNK - 1,
-      `${result.fromStore} of ${loaded} were kept`,
-    );
+    const arrived = Math.floor(loaded / CHUNK) * CHUNK; // and a part of the next
+    assert.ok(result.fromStore >= arrived - CHUNK, `${result.fromStore} of ${arrived} were kept`);
     assert.ok(fetched() <= SIZE - result.fromStore + CHUNK);
     report(
       t,

@@ -20,7 +20,7 @@ import { recordKey, wholeChunk } from './store.js';
 /** @typedef {import('./store.js').Store} Store */
 /** @typedef {import('./store.js').ModelRecord} ModelRecord */
 
-const IN_FLIGHT = 3; // transactions being written while the next chunk arrives
+const IN_FLIGHT = 2; // one chunk is written while the next arrives: a browser that is killed loses no more than it
 const MOST_MANIFEST = 16 * 1048576;
 const FIRST_HEAD = 24 * 1048576; // metadata of the largest vocabularies takes some 10 MB
 const PART_HEAD = 1048576;
