@@ -6,15 +6,16 @@
 //   npm run fuzz -- [TARGET]... --merge          tests/fuzz/corpus anew: the least that covers as much
 //
 // `npm test -- fuzz` replays and then fuzzes each target for a minute.
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { cpSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { build, buildFolder } from '../../wasm/tools/build.mjs';
 import { setup } from '../../wasm/tools/setup.mjs';
 import { Trouble, isMain, main, root, run, say } from '../../wasm/tools/shell.mjs';
 
-/** Most bytes of an input that stays in the tree, and most inputs of a target. */
+/** Most bytes of an input that stays in the tree, of all of a target, and how many, without the first ones. */
 const COMMITTED_INPUT = 16 << 10;
-const COMMITTED_BYTES = 90 << 10;
+const COMMITTED_BYTES = 64 << 10;
+const COMMITTED_INPUTS = 120;
 const LANES = 2;
 
 const here = join(root, 'tests', 'fuzz');
@@ -80,21 +81,29 @@ async function fuzz(target, seconds) {
   } else say(`${target}: ${inputs} inputs, clean`);
 }
 
-/** The least of what has been found interesting: small inputs, a bounded sum of them. */
+/** The first inputs, and the least of what goes beyond them: small ones, a bounded sum of them. */
 async function merge(/** @type {string} */ target) {
   const { command, env } = fuzzCommand(target, 1);
   const corpus = join(here, 'corpus', target);
   const part = `${corpus}.part`;
+  const first = join(root, 'build', 'fuzz-seeds');
+  await run(process.execPath, [join(here, 'seeds.mjs'), first]);
   rmSync(part, { recursive: true, force: true });
-  mkdirSync(part, { recursive: true });
+  cpSync(join(first, target), part, { recursive: true });
   const from = [grown(target), corpus].filter(existsSync);
   await run(command, ['-merge=1', `-max_len=${COMMITTED_INPUT}`, part, ...from], { env });
-  const sizes = files(part).map((file) => ({ file, bytes: statSync(file).size }));
-  let sum = 0;
-  for (const { file, bytes } of sizes.sort((a, b) => a.bytes - b.bytes)) {
+  const more = files(part).filter((file) => !basename(file).startsWith('seed-'));
+  const sizes = more.map((file) => ({ file, bytes: statSync(file).size }));
+  sizes.sort((a, b) => a.bytes - b.bytes);
+  let [sum, kept] = [0, 0];
+  sizes.forEach(({ file, bytes }, i) => {
+    // Of many, some of every size.
+    const step = Math.max(1, sizes.length / COMMITTED_INPUTS);
+    const wanted = Math.floor(i / step) === kept && sum + bytes <= COMMITTED_BYTES;
+    if (!wanted) return rmSync(file);
     sum += bytes;
-    if (sum > COMMITTED_BYTES) rmSync(file);
-  }
+    kept++;
+  });
   rmSync(corpus, { recursive: true, force: true });
   renameSync(part, corpus);
   say(`${target}: ${files(corpus).length} inputs kept`);
