@@ -201,6 +201,20 @@ test('a model on another host has to allow the page', async () => {
   assert.match(only.join('\n'), /read pocketvl-demo\.gguf/);
 });
 
+test('a host that hands its files on is no fault for a page that has chosen it', async () => {
+  const open = await host(({ headers }) => void (headers['Access-Control-Allow-Origin'] = '*'));
+  const hub = await host((reply) => {
+    reply.headers['Access-Control-Allow-Origin'] = '*';
+    if (!gguf(reply)) return;
+    reply.status = 302;
+    reply.headers.Location = `${open}models/demo/pocketvl-demo.gguf`;
+  });
+  const url = `${hub}models/demo/manifest.json`;
+  const { fix, note } = await findings(url, { origin: 'https://example.org' });
+  assert.deepEqual(fix, []);
+  assert.match(note.join(' '), /is handed on to http:\/\/localhost/);
+});
+
 test('publish: parts that hosts take, the same bytes, found sound and loaded; damage is not published', async () => {
   const to = join(work, 'published');
   const manifest = await publish([demo], to, { partSize: 1 << 20, title: 'Mine' });

@@ -364,12 +364,16 @@ async function probe({ name, url, bytes }, manifestUrl, say, options) {
     );
     return false;
   }
-  if (new URL(first.url).origin !== new URL(manifestUrl).origin) {
+  const [home, there] = [new URL(manifestUrl).origin, new URL(first.url).origin];
+  if (there !== home && (origin ?? home) === home) {
     say(
       'fix',
-      `${name} leads to ${new URL(first.url).origin}, where the page's policy allows no connection: keep it beside manifest.json.`,
+      `${name} leads to ${there}, where the page's policy allows no connection: keep it beside manifest.json.`,
     );
     return false;
+  }
+  if (there !== home) {
+    say('note', `${name} is handed on to ${there}: a content policy has to allow that host, too.`);
   }
   if (!cors(first, first.url, say, options)) return false;
   const encoding = header(first, 'content-encoding');
