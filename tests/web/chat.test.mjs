@@ -41,10 +41,10 @@ after(async () => {
   rmSync(folder, { recursive: true, force: true });
 }, LIMIT);
 
-for (const [name, launch, skip] of BROWSERS) {
+for (const [name, launch] of BROWSERS) {
   test(
     `${name}: the conversation survives a reload, with its picture, and goes on`,
-    { timeout: 240_000, skip },
+    { timeout: 240_000 },
     async () => {
       const own = name === 'Chromium' ? browser : await launch();
       const page = await visit(own, site.url);

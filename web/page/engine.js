@@ -18,8 +18,10 @@ export const vl = new PocketVL();
 let loading = null;
 /** @type {AbortController | null} */
 let measuring = null;
+/** Called when the first load begins. @type {() => void} */
+let begun = () => {};
 /** Settles when the model being loaded is there, or is not. @type {Promise<void>} */
-let ready = Promise.resolve();
+let ready = new Promise((/** @type {(v: void) => void} */ go) => (begun = go)).then(() => ready);
 /** What was asked for last. @type {{source: ModelSource, choice: LoadChoice}} */
 let wanted = { source: DEMO, choice: {} };
 /** @type {Set<() => void>} */
@@ -46,9 +48,9 @@ export function status(text, state) {
 
 /**
  * @param {import('../lib/pocketvl.js').LoadProgress} p
- * @param {number} begun
+ * @param {number} since
  */
-function showLoad(p, begun) {
+function showLoad(p, since) {
   const bar = $('bar');
   const percent = p.total ? Math.floor((100 * p.loaded) / p.total) : 0;
   const words = {
@@ -72,7 +74,7 @@ function showLoad(p, begun) {
   bar.setAttribute('aria-label', text);
   $('bar-fill').style.width = `${percent}%`;
   const waits = ['network', 'retry', 'waiting', 'manifest'].includes(p.stage);
-  $('stop-load').hidden = !waits || performance.now() - begun < PATIENCE;
+  $('stop-load').hidden = !waits || performance.now() - since < PATIENCE;
 }
 
 /** Ends a download; what has arrived stays. */
@@ -92,12 +94,12 @@ export function load(source, choice = {}) {
   wanted = { source, choice };
   clearNotices();
   status(t('statusStart'), 'busy');
-  const begun = performance.now();
+  const since = performance.now();
   const work = (async () => {
     try {
       await vl.loadModel(source, {
         signal: mine.signal,
-        onProgress: (p) => loading === mine && showLoad(p, begun),
+        onProgress: (p) => loading === mine && showLoad(p, since),
         onNotice: (notice) => showNotice(notice),
         refresh: choice.refresh,
         threads: settings.threads || undefined,
@@ -134,6 +136,7 @@ export function load(source, choice = {}) {
   })();
   ready = work;
   work.catch(() => {});
+  begun();
   return work;
 }
 
