@@ -20,7 +20,8 @@ const browser = await chromium({ args: ['--hide-scrollbars', '--force-device-sca
  * @param {{width: number, height: number, dark?: boolean, language?: string, phone?: boolean}} look
  */
 async function open(look) {
-  const page = await browser.newPage();
+  // A visitor of its own each time: nothing is remembered from the picture before.
+  const page = await (await browser.createBrowserContext()).newPage();
   page.setDefaultTimeout(60_000);
   await page.setViewport({
     width: look.width,
@@ -84,16 +85,12 @@ try {
   await shoot(page, 'phone');
   await page.close();
 
-  page = await open({ ...phone, language: 'zh' });
-  await shoot(page, 'phone-zh');
-  await page.close();
-
-  // A model that cuts pictures into tiles, before and while it looks: the same weights, allowed more of them, in the
-  // plain loops of the reference, so that there is time for a picture.
+  // A model that cuts pictures into tiles, before and while it looks: the same weights, allowed more of them, in one
+  // thread, so that there is time for a picture.
   page = await open(wide);
   await page.evaluate(async () => {
     const { pocketvl } = /** @type {any} */ (globalThis);
-    await pocketvl.loadModel('models/demo/manifest.json', { kernels: 'scalar', threads: 1 });
+    await pocketvl.loadModel('models/demo/manifest.json', { threads: 1 });
     pocketvl.info.settings.maxTiles = 12;
   });
   const input = /** @type {import('puppeteer-core').ElementHandle<HTMLInputElement>} */ (
@@ -106,21 +103,21 @@ try {
   await page.click('#cost .choice:nth-of-type(2)');
   await shoot(page, 'detail');
   await page.click('#ask');
-  await page.waitForFunction(() => document.querySelectorAll('.tiles .looked').length > 4, {
+  await page.waitForFunction(() => document.querySelectorAll('.tiles .looked').length > 2, {
     timeout: 60_000,
   });
   await shoot(page, 'looking');
   await page.click('#stop');
   await page.close();
 
+  page = await open({ ...phone, language: 'zh' });
+  await shoot(page, 'phone-zh');
+  await page.close();
+
   // While it loads: the network is slowed down.
-  page = await browser.newPage();
+  page = await (await browser.createBrowserContext()).newPage();
   await page.setViewport(wide);
   const context = await page.createCDPSession();
-  await context.send('Storage.clearDataForOrigin', {
-    origin: server.url,
-    storageTypes: 'indexeddb',
-  });
   await context.send('Network.enable');
   await context.send('Network.emulateNetworkConditions', {
     offline: false,
