@@ -13,7 +13,6 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { serve } from '../../web/serve.mjs';
 import { faultServer } from './faults.mjs';
-import { firefoxPath } from '../../wasm/tools/browsers.mjs';
 import { chromium, firefox, modelReady } from './browser.mjs';
 
 /** @typedef {import('puppeteer-core').Browser} Browser */

@@ -126,7 +126,10 @@ try {
     uploadThroughput: 700_000,
   });
   await page.goto(server.url);
-  await sleep(2500);
+  await page.waitForFunction(
+    () => Number(document.querySelector('#bar:not([hidden])')?.getAttribute('aria-valuenow')) > 25,
+    { timeout: 60_000 },
+  );
   await shoot(page, 'loading');
   await page.close();
 } finally {
