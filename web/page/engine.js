@@ -16,6 +16,8 @@ export const vl = new PocketVL();
 
 /** @type {AbortController | null} */
 let loading = null;
+/** Whether what is being done now waits for somebody else. */
+let stoppable = false;
 /** @type {AbortController | null} */
 let measuring = null;
 /** Called when the first load begins. @type {() => void} */
@@ -73,8 +75,8 @@ function showLoad(p, since) {
   bar.setAttribute('aria-valuenow', String(percent));
   bar.setAttribute('aria-label', text);
   $('bar-fill').style.width = `${percent}%`;
-  const waits = ['network', 'retry', 'waiting', 'manifest'].includes(p.stage);
-  $('stop-load').hidden = !waits || performance.now() - since < PATIENCE;
+  stoppable = ['network', 'retry', 'waiting', 'manifest'].includes(p.stage);
+  $('stop-load').hidden = !stoppable || performance.now() - since < PATIENCE;
 }
 
 /** Ends a download; what has arrived stays. */
@@ -95,6 +97,11 @@ export function load(source, choice = {}) {
   clearNotices();
   status(t('statusStart'), 'busy');
   const since = performance.now();
+  stoppable = false;
+  // Progress may come seldom: a slow host is noticed without it.
+  setTimeout(() => {
+    if (loading === mine && stoppable) $('stop-load').hidden = false;
+  }, PATIENCE);
   const work = (async () => {
     try {
       await vl.loadModel(source, {
