@@ -385,6 +385,7 @@ test(
     );
     assert.equal(await page.$('.asked .tiles'), null, 'and is gone from the picture afterwards');
     await page.click('.figures summary');
+    await page.waitForSelector('.seen');
     const seen = await page.$eval('.seen', (box) => ({
       cells: box.querySelectorAll('.tiles i').length,
       words: box.textContent ?? '',

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import test, { after, before } from 'node:test';
 import { serve } from '../../web/serve.mjs';
 import { askOnPage, chromium, modelReady } from './browser.mjs';
-import { attach, isolated, modelHost, reload, sample, visit } from './pages.mjs';
+import { attach, modelHost, reload, sample, visit } from './pages.mjs';
 
 const LIMIT = { timeout: 180_000 };
 
@@ -202,8 +202,7 @@ test(
       );
       assert.match(policy, /connect-src 'self' blob:;/, bad);
     }
-    await page.evaluate(() => location.reload());
-    await isolated(page);
+    await reload(page); // waits for the new document
     const meta = await page.$$eval('meta[http-equiv]', (list) =>
       list.map((m) => /** @type {HTMLMetaElement} */ (m).content),
     );
