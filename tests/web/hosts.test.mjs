@@ -7,6 +7,8 @@ import { askOnPage, chromium, modelReady } from './browser.mjs';
 import { attach, modelHost, reload, sample, visit } from './pages.mjs';
 
 const LIMIT = { timeout: 180_000 };
+/** What a browser looks at by itself, to learn whether the service worker has changed; it carries nothing. */
+const LOOKS = ['/sw.js', '/precache.js', '/page/policy.js'];
 
 /** @type {Awaited<ReturnType<typeof serve>>} */
 let site;
@@ -33,7 +35,7 @@ async function openAddress(page, address) {
     /** @type {HTMLInputElement} */ (input).value = '';
   });
   await page.type('#model-url', address);
-  await page.click('#load-url');
+  await page.keyboard.press('Enter'); // the list above may still grow and move the button
 }
 
 test(
@@ -60,7 +62,10 @@ test(
     await page.click('#export-markdown');
     await page.click('#new-chat');
     assert.deepEqual(requests, []);
-    assert.deepEqual(asked, []);
+    assert.deepEqual(
+      asked.filter((path) => !LOOKS.includes(path)),
+      [],
+    );
     await context.close();
   },
 );
