@@ -11,7 +11,7 @@ const NOT = [
   /(^|\/)tsconfig\.json$/,
   /^(serve\.mjs|sw\.js|precache\.js|licences\.txt|screenshot\.png)$/,
   /^lib\/node\//,
-  /^models\/(?!demo\/)/, // the site owner's: they come and go without a release
+  /^models\/(?!demo(\/|$))/, // the site owner's: they come and go without a release
   /(^|\/)(\.|node_modules\/)/,
   /^(dist|examples|types)\//,
 ];
