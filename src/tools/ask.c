@@ -52,24 +52,27 @@ static bool number(const char *text, float *out) {
 }
 
 static char *copy(const char *text) {
-    char *p = malloc(strlen(text) + 1);
+    size_t bytes = strlen(text) + 1;
+    char *p = malloc(bytes);
     if (p)
-        strcpy(p, text);
+        memcpy(p, text, bytes);
     return p;
 }
 
 /* "x-00001-of-00003.gguf" stands for its three parts. */
 static bool add_model(struct arguments *a, const char *path) {
     size_t len = strlen(path);
-    unsigned part = 0, parts = 0;
-    int used = 0;
-    if (len > 20 && sscanf(path + len - 20, "-%5u-of-%5u.gguf%n", &part, &parts, &used) == 2 &&
-        used == 20 && part == 1 && parts >= 1) {
-        for (unsigned i = 1; i <= parts && a->model_count < MAX_FILES; i++) {
+    const char *end = len > 20 ? path + len - 20 : "";
+    unsigned long parts = 0;
+    if (strncmp(end, "-00001-of-", 10) == 0 && strcmp(end + 15, ".gguf") == 0 &&
+        strspn(end + 10, "0123456789") == 5)
+        parts = strtoul(end + 10, NULL, 10);
+    if (parts >= 1) {
+        for (unsigned long i = 1; i <= parts && a->model_count < MAX_FILES; i++) {
             char *p = copy(path);
             if (!p)
                 return false;
-            snprintf(p + len - 20, 21, "-%05u-of-%05u.gguf", i % 100000u, parts % 100000u);
+            snprintf(p + len - 20, 21, "-%05lu-of-%05lu.gguf", i % 100000u, parts % 100000u);
             a->models[a->model_count++] = p;
         }
         return true;
@@ -145,7 +148,8 @@ static bool parse(struct arguments *a, int argc, char **argv) {
     }
     a->question = words[count - 1];
     a->image_count = count - 1;
-    memcpy(a->images, words, a->image_count * sizeof *words);
+    for (size_t i = 0; i < a->image_count; i++)
+        a->images[i] = words[i];
     return true;
 }
 
@@ -163,7 +167,7 @@ static pvl_status read_whole(const char *path, unsigned char **out, size_t *byte
         return io_error(err, "Cannot open", path);
     unsigned char *data = NULL;
     size_t n = 0, capacity = 0;
-    for (size_t got = 1; got;) {
+    while (!feof(f) && !ferror(f)) {
         if (n == capacity) {
             capacity = capacity ? capacity * 2 : 1 << 20;
             unsigned char *grown = realloc(data, capacity);
@@ -171,11 +175,10 @@ static pvl_status read_whole(const char *path, unsigned char **out, size_t *byte
                 break;
             data = grown;
         }
-        got = fread(data + n, 1, capacity - n, f);
-        n += got;
+        n += fread(data + n, 1, capacity - n, f);
     }
     pvl_status status = PVL_OK;
-    if (ferror(f) || !data || n == capacity)
+    if (!feof(f))
         status = io_error(err, "Cannot read", path);
     fclose(f);
     if (status != PVL_OK) {
@@ -192,12 +195,13 @@ static pvl_status push_file(pvl_loader *loader, const char *path, unsigned char 
     FILE *f = fopen(path, "rb");
     if (!f)
         return io_error(err, "Cannot open", path);
-    fseeko(f, 0, SEEK_END);
-    off_t size = ftello(f);
-    rewind(f);
     const char *slash = strrchr(path, '/');
-    pvl_status status =
-        pvl_loader_begin_file(loader, slash ? slash + 1 : path, size > 0 ? (uint64_t)size : 0, err);
+    off_t size = fseeko(f, 0, SEEK_END) == 0 ? ftello(f) : -1;
+    pvl_status status = PVL_OK;
+    if (size < 0 || fseeko(f, 0, SEEK_SET) != 0)
+        status = io_error(err, "Cannot read", path);
+    else
+        status = pvl_loader_begin_file(loader, slash ? slash + 1 : path, (uint64_t)size, err);
     while (status == PVL_OK && !feof(f) && !ferror(f)) {
         size_t n = fread(buffer, 1, READ_BYTES, f);
         status = pvl_loader_push(loader, buffer, n, err);

@@ -273,7 +273,7 @@ static pvl_status read_added_object(pvl_hf_vocab *v, const pvl_hf_config *config
 static int32_t find(const pvl_hf_vocab *v, const char *text) {
     size_t n = text ? strlen(text) : 0;
     for (size_t i = v->count; text && i-- > 0;) {
-        if (v->tokens[i].bytes == n && memcmp(v->tokens[i].data, text, n) == 0)
+        if (v->tokens[i].bytes == n && (n == 0 || memcmp(v->tokens[i].data, text, n) == 0))
             return (int32_t)i;
     }
     return -1;
