@@ -1,6 +1,7 @@
 // The dedicated worker of a page: owns the wasm module and its threads.
 import { serve } from './service.js';
 import { idbStore } from './store_idb.js';
+import { opfsStore } from './store_opfs.js'; // not on demand: bundlers make one file of a worker
 
 /** @typedef {import('./protocol.js').Reply} Reply */
 
@@ -44,8 +45,7 @@ const surroundings = {
       ),
     close: () => scope.close(),
   },
-  openStore: (kind) =>
-    kind === 'opfs' ? import('./store_opfs.js').then(({ opfsStore }) => opfsStore()) : idbStore(),
+  openStore: (kind) => (kind === 'opfs' ? opfsStore() : idbStore()),
   stillWanted, // asked where the page has no shared memory: WebKit may be isolated and yet have none
 };
 void alive().then(() => serve(surroundings));
