@@ -149,7 +149,7 @@ function programsOf(/** @type {string} */ folder) {
 /** C programs in which several threads meet, and of the long ones the cases that show it: it is slow. */
 const THREADED = [
   'test_threads',
-  'test_resize',
+  'test_resize equals_pillow_with_a_team',
   'test_gemm products_of_every_type mixed_forms cancelled_products_return',
   'test_attn',
   'test_rows',
