@@ -63,27 +63,39 @@ const words = (tiles, ms) => {
 };
 
 /**
- * Radio buttons of the three choices.
+ * The radio buttons of the three choices. Those that are there stay, with new words: they must not vanish under a finger
+ * or take the focus along when the price becomes known.
+ * @param {HTMLElement} box
  * @param {string} name of the group
  * @param {(choice: Detail) => string} say
  */
-function choices(name, say) {
+function showChoices(box, name, say) {
   const labels = { quick: t('detailQuick'), balanced: t('detailBalanced'), fine: t('detailFine') };
-  return DETAILS.map((choice) => {
-    const label = make('label', 'choice');
-    const input = /** @type {HTMLInputElement} */ (make('input'));
-    input.type = 'radio';
-    input.name = name;
-    input.value = choice;
+  const there = [...box.querySelectorAll('.choice')];
+  DETAILS.forEach((choice, i) => {
+    const label = there[i] ?? makeChoice(choice, name);
+    const [input, title, price] = /** @type {HTMLInputElement[]} */ ([...label.children]);
     input.checked = detail() === choice;
-    input.addEventListener('change', () => {
-      settings.detail = choice;
-      keepSettings();
-      void showDetail();
-    });
-    label.append(input, make('span', '', labels[choice]), make('small', '', say(choice)));
-    return label;
+    title.textContent = labels[choice];
+    price.textContent = say(choice);
+    if (!there.length) box.append(label);
   });
+}
+
+/** @param {Detail} choice @param {string} name */
+function makeChoice(choice, name) {
+  const label = make('label', 'choice');
+  const input = /** @type {HTMLInputElement} */ (make('input'));
+  input.type = 'radio';
+  input.name = name;
+  input.value = choice;
+  input.addEventListener('change', () => {
+    settings.detail = choice;
+    keepSettings();
+    void showDetail();
+  });
+  label.append(input, make('span'), make('small'));
+  return label;
 }
 
 let drawing = 0;
@@ -96,20 +108,17 @@ export async function showDetail() {
   const quickOnly = !hasChoice();
   $('detail').hidden = quickOnly;
   if (!quickOnly) {
-    const focused = $('detail').contains(document.activeElement);
-    $('detail').replaceChildren(
-      make('legend', '', t('detail')),
-      make('p', 'small', t('detailHint')),
-      ...choices('detail-always', (choice) => {
-        const tiles = tilesOf(choice);
-        const ms = worst(choice);
-        if (tiles === 1) return ms === null ? t('oneLook') : t('oneLookCost', { s: seconds(ms) });
-        const most = { tiles: tiles + 1, s: seconds(ms ?? 0) };
-        return ms === null ? t('detailUnknown', most) : t('detailCost', most);
-      }),
-    );
-    if (focused)
-      /** @type {HTMLElement | null} */ ($('detail').querySelector('input:checked'))?.focus();
+    if (!$('detail').children.length) $('detail').append(make('legend'), make('p', 'small'));
+    const [legend, hint] = $('detail').children;
+    legend.textContent = t('detail');
+    hint.textContent = t('detailHint');
+    showChoices($('detail'), 'detail-always', (choice) => {
+      const tiles = tilesOf(choice);
+      const ms = worst(choice);
+      if (tiles === 1) return ms === null ? t('oneLook') : t('oneLookCost', { s: seconds(ms) });
+      const most = { tiles: tiles + 1, s: seconds(ms ?? 0) };
+      return ms === null ? t('detailUnknown', most) : t('detailCost', most);
+    });
   }
   if (!shots.length || !vl.info.hasVision) {
     box.hidden = true;
@@ -128,9 +137,8 @@ export async function showDetail() {
         make('span', 'small', ms === null ? t('measuring') : t('lookCost', { s: seconds(ms) })),
       );
     } else {
-      const focused = box.contains(document.activeElement);
-      box.replaceChildren(...choices('detail-now', say));
-      if (focused) /** @type {HTMLElement | null} */ (box.querySelector('input:checked'))?.focus();
+      if (!box.querySelector('.choice')) box.replaceChildren();
+      showChoices(box, 'detail-now', say);
     }
     box.hidden = false;
     void measure(); // if no one knows yet how fast this device is; calls here again
