@@ -231,11 +231,13 @@ test(
   async () => {
     const page = await visit(browser, site.url);
     await attach(page, sample('one'), sample('two'));
-    await page.waitForFunction(() =>
-      [...document.querySelectorAll('#pictures img')].every(
-        (image) => /** @type {HTMLImageElement} */ (image).naturalWidth > 0,
-      ),
-    );
+    await page.waitForFunction(() => {
+      const images = [...document.querySelectorAll('#pictures img')];
+      return (
+        images.length === 2 &&
+        images.every((image) => /** @type {HTMLImageElement} */ (image).naturalWidth > 0)
+      );
+    });
     const give = (/** @type {'drop' | 'paste'} */ way) =>
       page.evaluate(async (how) => {
         const blob = await (await fetch('samples/word.jpg')).blob();
@@ -342,17 +344,14 @@ test(
     assert.equal(await page.$eval('#cost', (box) => /** @type {HTMLElement} */ (box).hidden), true);
     await attach(page, sample('bars-letters'));
     // Nobody has asked anything yet, and the page knows what each choice costs here.
-    await page.waitForFunction(() =>
-      [...document.querySelectorAll('#cost small')].every((s) =>
-        /about [\d.]+ s/.test(s.textContent ?? ''),
-      ),
-    );
-    const costs = await page.$$eval('#cost .choice', (choices) =>
-      choices.map((choice) => ({
+    const measured = await page.waitForFunction(() => {
+      const costs = [...document.querySelectorAll('#cost .choice')].map((choice) => ({
         value: choice.querySelector('input')?.value,
-        seconds: Number(/([\d.]+) s/.exec(choice.textContent ?? '')?.[1]),
-      })),
-    );
+        seconds: Number(/about ([\d.]+) s/.exec(choice.textContent ?? '')?.[1]),
+      }));
+      return costs.length && costs.every(({ seconds }) => seconds > 0) && costs;
+    });
+    const costs = /** @type {{value: string, seconds: number}[]} */ (await measured.jsonValue());
     assert.deepEqual(
       costs.map(({ value }) => value),
       ['quick', 'balanced', 'fine'],
