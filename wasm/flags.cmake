@@ -161,7 +161,7 @@ endforeach()
 if(PVL_BENCH AND EXISTS "${CMAKE_SOURCE_DIR}/tests/bench/ceilings.c")
   pvl_program(ceilings SOURCES tests/bench/ceilings.c)
   target_compile_options(ceilings PRIVATE ${PVL_VARIANT_FLAGS_relaxed})
-  target_link_options(ceilings PRIVATE -O3 -sSTANDALONE_WASM --no-entry -sINITIAL_MEMORY=96MB)
+  target_link_options(ceilings PRIVATE -O3 -sSTANDALONE_WASM --no-entry -sINITIAL_MEMORY=224MB)
   set_target_properties(ceilings PROPERTIES SUFFIX .wasm
     RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bench")
   add_dependencies(programs ceilings)

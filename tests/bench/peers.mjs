@@ -112,7 +112,7 @@ export async function measurePeer(stage, options, model, results, say) {
         ),
         decode_ms: median(samples.map((s) => s.decode_ms)),
         decode_tokens_per_second: 1e3 / median(samples.map((s) => s.decode_ms)),
-        tile_ms: tile && tile.tile_ms ? tile.tile_ms / tile.tiles : null,
+        tile_ms: tile?.tile_ms || null,
         picture_to_first_token_ms: tile ? tile.first_token_ms : null,
         samples,
       });

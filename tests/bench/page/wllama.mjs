@@ -24,7 +24,7 @@ async function picture(size) {
 
 /** @type {any} */
 let wllama;
-/** @type {string[]} */
+/** @type {{text: string, at: number}[]} what it logs, and when */
 const lines = [];
 
 const peer = {
@@ -36,7 +36,8 @@ const peer = {
     const { Wllama } = await import(`${base}esm/index.js`);
     const blobs = [];
     for (const file of files) blobs.push(await (await fetch(file)).blob());
-    const log = (/** @type {any[]} */ ...parts) => void lines.push(parts.join(' '));
+    const log = (/** @type {any[]} */ ...parts) =>
+      void lines.push({ text: parts.join(' '), at: performance.now() });
     const logger = { debug: log, log, warn: log, error: log };
     const paths =
       major >= 3
@@ -119,20 +120,14 @@ const peer = {
       cache_prompt: false,
     });
     const all = performance.now() - start;
-    // Its own log tells how long the tower took.
-    const told = lines
-      .slice(from)
-      .flatMap((line) =>
-        [...line.matchAll(/encoded in ([\d.]+) ms/g)].map((match) => Number(match[1])),
-      );
-    return {
-      first_token_ms: all,
-      tile_ms: told.length ? told.reduce((a, b) => a + b, 0) : 0,
-      tiles: told.length,
-    };
+    // Its log tells when the tower starts, and when the decoder takes over.
+    const when = (/** @type {RegExp} */ what) =>
+      lines.slice(from).find(({ text }) => what.test(text))?.at ?? NaN;
+    const tile = when(/decoding image batch/) - when(/encoding mtmd batch/);
+    return { first_token_ms: all, tile_ms: tile || 0 };
   },
 
-  log: () => lines.slice(-40),
+  log: () => lines.slice(-60).map(({ text, at }) => `${Math.round(at)} ${text}`),
 
   async close() {
     await wllama?.exit();
