@@ -1,10 +1,10 @@
 """What each mixture of types costs: KL divergence of the next token and size, against a reference file.
 
-    python3 tests/oracle/mixes.py REFERENCE.gguf [--every N] [--only "NAME;NAME"]
+    python3 tests/oracle/mixes.py REFERENCE.gguf [--every N] [--only "NAME;NAME"] [--tiles N]
     (needs: npm run build)
 
 REFERENCE.gguf is one file with both halves and the best weights there are: a conversion with --type f32, or the
-demonstration model. Each mixture is made from it by `pocketvl quantize` and asked every Nth held-out question by
+demonstration model, or a made checkpoint of full shape (made_checkpoint.py, converted with --type bf16; --every 150 --tiles 1). Each mixture is made from it by `pocketvl quantize` and asked every Nth held-out question by
 `pocketvl precision`, along the reference's greedy answers. The figures in src/tools/mix.h come from here.
 """
 
@@ -40,9 +40,11 @@ def main():
     args.add_argument("reference", type=Path)
     args.add_argument("--every", type=int, default=6)
     args.add_argument("--only", default="")
+    args.add_argument("--tiles", default="")
     a = args.parse_args()
     questions = [json.loads(line) for line in (HELD_OUT / "questions.jsonl").read_text().splitlines()][:: a.every]
     lines = "".join(f"{HELD_OUT / q['image']}\t{q['question']}\n" for q in questions)
+    tiles = ["--tiles", a.tiles] if a.tiles else []
     wanted = [name.strip() for name in a.only.split(";")] if a.only else list(MIXES)
     print(f"{'':30} mean KL   largest  same token  megabytes")
     with tempfile.TemporaryDirectory() as folder:
@@ -50,7 +52,7 @@ def main():
             out = Path(folder) / "mix.gguf"
             subprocess.run([COMMAND, "quantize", a.reference, out, *MIXES[name]], check=True, stdout=subprocess.DEVNULL,
                            stderr=subprocess.DEVNULL)
-            done = subprocess.run([COMMAND, "precision", "-m", out, "-r", a.reference], input=lines, text=True, check=True,
+            done = subprocess.run([COMMAND, "precision", *tiles, "-m", out, "-r", a.reference], input=lines, text=True, check=True,
                                   stdout=subprocess.PIPE)
             kl, largest, same = re.search(r"mean KL ([\d.]+), largest ([\d.]+), .* ([\d.]+) %", done.stdout).groups()
             print(f"{name:30} {kl:>7}  {largest:>7}  {same:>8} %  {out.stat().st_size / 1e6:9.2f}", flush=True)
