@@ -11,7 +11,7 @@ import {
   stopAnswer,
 } from './page/conversation.js';
 import { showDetail } from './page/detail.js';
-import { $ } from './page/dom.js';
+import { $, focusQuestion } from './page/dom.js';
 import { DEMO, load, showReady, status, stopLoading, vl } from './page/engine.js';
 import { showNotice } from './page/errors.js';
 import { save, toJson, toMarkdown } from './page/export.js';
@@ -29,7 +29,7 @@ function submit() {
   const question = box.value.trim();
   if (!question) {
     showNotice({ code: 'ARGUMENT', message: t('noQuestion') });
-    box.focus();
+    focusQuestion();
     return;
   }
   $('notices').querySelector('.notice')?.remove();
@@ -90,7 +90,7 @@ async function start() {
   if (!(await isolate('sw.js').then(() => true))) return;
   void syncHosts();
   try {
-    await load(settings.model || DEMO, { refresh: !settings.model });
+    await load(settings.model || DEMO, settings.model ? { remember: true } : { refresh: true });
   } catch (error) {
     if (!settings.model) return;
     const gone = settings.model;
@@ -101,7 +101,7 @@ async function start() {
     });
     showNotice(
       { code: 'MODEL', message },
-      { label: t('retry'), run: () => load(gone, { remember: gone }).catch(() => {}) },
+      { label: t('retry'), run: () => load(gone, { remember: true }).catch(() => {}) },
     );
   }
 }

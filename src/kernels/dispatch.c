@@ -26,7 +26,14 @@
 
 static const pvl_kernels scalar = {.name = "scalar", TILES(scalar), REST(scalar)};
 #ifdef PVL_HAVE_SIMD128
-static const pvl_kernels simd128 = {.name = "simd128", TILES(simd128), REST(simd128)};
+static const pvl_kernels simd128 = {.name = "simd128",
+                                    TILES(simd128),
+                                    REST(simd128),
+                                    .wide = {[PVL_PACK_Q8] = &pvl_k_wide_q8__simd128,
+                                             [PVL_PACK_Q8W] = &pvl_k_wide_q8w__simd128,
+                                             [PVL_PACK_Q4] = &pvl_k_wide_q4__simd128,
+                                             [PVL_PACK_Q4M] = &pvl_k_wide_q4m__simd128},
+                                    .widen_row = pvl_k_widen_row__simd128};
 #endif
 #ifdef PVL_HAVE_RELAXED
 static const pvl_kernels relaxed = {.name = "relaxed", TILES(relaxed), REST(relaxed)};

@@ -112,6 +112,7 @@ typedef struct pvl_act {
     pvl_form form;
     unsigned char *data;
     size_t row_bytes;
+    bool wide;
 } pvl_act;
 
 /* Scratch that n rows of k columns need for weights of `form`, and that the operations below need
@@ -119,7 +120,7 @@ typedef struct pvl_act {
 size_t pvl_act_bytes(size_t n, size_t k, pvl_form form);
 /* Applies the source and quantizes, in parallel over rows, into c->scratch (which must hold
  * pvl_act_bytes). One prepared operand serves several products (q, k, v; gate and up) whose
- * matrices have the same form class (F32, or quantized). */
+ * matrices have the same form. */
 void pvl_act_prepare(const pvl_compute *c, pvl_act *act, const pvl_input *input, size_t n, size_t k,
                      pvl_form form);
 /* Only the source, as floats: y [n, k] (final norms, tests). */

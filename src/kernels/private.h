@@ -21,7 +21,18 @@
  *
  * so with integer dots D: y += d_w d (D - 64 sum) for Q8 and Q8W, y += d_w (d D + c) for Q4, and
  * y += d_w d D + (-min/8) c for Q4M. The offsets make one operand of every product lie in 0..127:
- * that is what the 8-bit dot of relaxed SIMD takes without depending on the processor. */
+ * that is what the 8-bit dot of relaxed SIMD takes without depending on the processor.
+ *
+ * A set without a dot of bytes (pvl_kernels.wide) works on 16-bit integers where there are many
+ * rows. They then lie in tiles of PVL_TILE_ROWS rows, the last one filled up with zeros, as blocks
+ *
+ *   f32 d[4], f32 c[4], then a step for each two inputs: i16 x[4][2], x in -127..127
+ *
+ * and a panel becomes, for the time of a task, blocks of
+ *
+ *   f32 scale[8], Q4M: f32 -min/8[8], then a step for each two inputs: i16 w[8][2]
+ *
+ * with w - 8 in place of w for Q4. */
 #ifndef PVL_KERNELS_PRIVATE_H
 #define PVL_KERNELS_PRIVATE_H
 
@@ -71,6 +82,17 @@ pvl_form_packing(pvl_form form); /* Q4 for both 4-bit packings: their activation
 typedef void (*pvl_tile_fn)(float *tile, const unsigned char *act, size_t row_bytes, size_t rows,
                             const unsigned char *panel, size_t blocks);
 
+/* Products on 16-bit integers. */
+typedef struct pvl_wide {
+    size_t panel_bytes; /* of one block of a widened panel */
+    void (*widen)(unsigned char *out, const unsigned char *panel, size_t blocks);
+    /* tile [PVL_TILE_ROWS][PVL_PANEL] += a tile of rows times a widened panel */
+    void (*tile)(float *tile, const unsigned char *act, const unsigned char *panel, size_t blocks);
+} pvl_wide;
+
+/* Bytes of one block of a tile of rows in 16 bits. */
+#define PVL_WIDE_ACT_BYTES(block) (32 + 2 * PVL_TILE_ROWS * (block))
+
 struct pvl_kernels {
     const char *name;
 
@@ -79,6 +101,11 @@ struct pvl_kernels {
      */
     void (*finish)(float *y, size_t y_stride, const float *tile, size_t rows, size_t cols,
                    const pvl_epilogue *e);
+
+    /* For more rows than one tile, NULL where bytes are multiplied as fast. */
+    const pvl_wide *wide[PVL_PACKINGS];
+    /* q [block], from which zero is subtracted, to one row of a tile's block in 16 bits. */
+    void (*widen_row)(unsigned char *out, const unsigned char *q, size_t block, int8_t zero);
 
     /* x [n] to blocks of an activation row; n is a multiple of the block. By pvl_form_packing. */
     void (*quantize[PVL_PACKINGS])(unsigned char *out, const float *x, size_t n);

@@ -46,6 +46,10 @@ PVL_ATTENTION(scalar);
 PVL_TILES(simd128);
 PVL_ROWS(simd128);
 PVL_ATTENTION(simd128);
+extern const pvl_wide pvl_k_wide_q8__simd128, pvl_k_wide_q8w__simd128, pvl_k_wide_q4__simd128,
+    pvl_k_wide_q4m__simd128;
+void pvl_k_widen_row__simd128(unsigned char *out, const unsigned char *q, size_t block,
+                              int8_t zero);
 #endif
 #ifdef PVL_HAVE_RELAXED
 PVL_TILES(relaxed);

@@ -298,37 +298,6 @@ TEST(epilogues) {
     matrix_free(&m);
 }
 
-/* Rows prepared for one form and used with a matrix of another: mixed types within a layer. */
-TEST(mixed_forms) {
-    static const pvl_dtype types[] = {PVL_DTYPE_Q4_0, PVL_DTYPE_Q8_0, PVL_DTYPE_F16};
-    size_t rows = 24, cols = 320, n = 5;
-    test_rng rng = test_rng_start(6);
-    float *x = normals_new(&rng, n * cols, 1), *expect = floats_new(n * rows),
-          *y = floats_new(n * rows);
-    for (size_t a = 0; a < 3; a++) {
-        for (size_t b = 0; b < 3; b++) {
-            void *file = file_rows_new(&rng, types[b], rows, cols);
-            pvl_matrix m = matrix_new(types[b], rows, cols, false, file);
-            plain_product(expect, x, n, &m);
-            for (const char *const *set = pvl_kernels_list(); *set; set++) {
-                pvl_form form = pvl_form_for(types[a], cols, false);
-                test_compute t = compute_new(*set, 2, pvl_act_bytes(n, cols, form));
-                pvl_act act;
-                pvl_input in = {.source = PVL_SRC_PLAIN, .x = x, .stride = cols};
-                pvl_act_prepare(&t.c, &act, &in, n, cols, form);
-                pvl_matmul(&t.c, y, rows, &act, &m, NULL);
-                CHECK_REL_L2(y, expect, n * rows, 2e-2);
-                compute_free(&t);
-            }
-            matrix_free(&m);
-            free(file);
-        }
-    }
-    pvl_free(NULL, x);
-    pvl_free(NULL, y);
-    pvl_free(NULL, expect);
-}
-
 TEST(cancelled_products_return) {
     size_t rows = 64, cols = 64;
     test_rng rng = test_rng_start(7);
@@ -372,4 +341,4 @@ TEST(selection) {
 
 TEST_MAIN(CASE(packing_keeps_every_type), CASE(forms_and_sizes), CASE(products_of_every_type),
           CASE(awkward_sizes), CASE(extreme_values), CASE(zeros_and_not_finite), CASE(epilogues),
-          CASE(mixed_forms), CASE(cancelled_products_return), CASE(selection))
+          CASE(cancelled_products_return), CASE(selection))

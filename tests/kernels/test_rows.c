@@ -148,7 +148,7 @@ TEST(rotation) {
 TEST(quantizers_agree_bit_for_bit) {
     static const pvl_form forms[] = {PVL_FORM_F32, PVL_FORM_Q8, PVL_FORM_Q8W, PVL_FORM_Q4};
     test_rng rng = test_rng_start(3);
-    size_t k = 704, n = 40;
+    size_t k = 704, n = 40, group = 4; /* more rows may be prepared in another layout */
     float *x = floats_new(n * k);
     for (size_t r = 0; r < n; r++) {
         float size = test_rng_float(&rng, 0, 1);
@@ -165,22 +165,21 @@ TEST(quantizers_agree_bit_for_bit) {
         }
     }
     for (size_t f = 0; f < 4; f++) {
-        size_t bytes = pvl_act_bytes(n, k, forms[f]);
-        unsigned char *expect = calloc(bytes, 1);
-        REQUIRE(expect);
+        size_t bytes = pvl_act_bytes(group, k, forms[f]);
         for (const char *const *set = pvl_kernels_list(); *set; set++) {
             test_compute t = compute_new(*set, 1, bytes), s = compute_new("scalar", 1, bytes);
-            memset(t.memory, 0, bytes);
-            memset(s.memory, 0, bytes);
-            pvl_act act;
-            pvl_input in = {.source = PVL_SRC_PLAIN, .x = x, .stride = k};
-            pvl_act_prepare(&t.c, &act, &in, n, k, forms[f]);
-            pvl_act_prepare(&s.c, &act, &in, n, k, forms[f]);
-            CHECK_MEM(t.memory, s.memory, n * act.row_bytes);
+            for (size_t r = 0; r < n; r += group) {
+                memset(t.memory, 0, bytes);
+                memset(s.memory, 0, bytes);
+                pvl_act act;
+                pvl_input in = {.source = PVL_SRC_PLAIN, .x = x + r * k, .stride = k};
+                pvl_act_prepare(&t.c, &act, &in, group, k, forms[f]);
+                pvl_act_prepare(&s.c, &act, &in, group, k, forms[f]);
+                CHECK_MEM(t.memory, s.memory, group * act.row_bytes);
+            }
             compute_free(&t);
             compute_free(&s);
         }
-        free(expect);
     }
     pvl_free(NULL, x);
 }

@@ -12,6 +12,7 @@ import { loadImage, sniff } from '../../web/lib/image.js';
 import { checkManifest, sha256, sha256Slow, splitUrls } from '../../web/lib/manifest.js';
 import { Pictures, checkChatOptions, prepare } from '../../web/lib/messages.js';
 import { isCall, isReply } from '../../web/lib/protocol.js';
+import { chooseFiles, tidy } from '../../web/page/addresses.js';
 
 /** @param {string} code */
 const withCode = (code) => (/** @type {unknown} */ error) =>
@@ -342,4 +343,54 @@ test('pictures in data: addresses are read without fetch', async () => {
   assert.equal(await /** @type {Blob} */ (plain.source).text(), 'a b');
   await assert.rejects(pictures.post('data:image/png;base64,%%', undefined), withCode('IMAGE'));
   await assert.rejects(pictures.post('data:nothing', undefined), withCode('IMAGE'));
+});
+
+test('addresses as people have them: files and repositories of the hub, pairs, own ones', () => {
+  const base = 'https://page.example/vl/';
+  const hub = 'https://huggingface.co';
+  /** @type {[string, string[]][]} */
+  const cases = [
+    ['models/mine/manifest.json', [`${base}models/mine/manifest.json`]],
+    ['mine/m.gguf', [`${base}mine/m.gguf`]],
+    [' https://a.example/m.gguf#x ', ['https://a.example/m.gguf']],
+    [`${hub}/o/n/blob/main/d/m.gguf`, [`${hub}/o/n/resolve/main/d/m.gguf`]],
+    [
+      `${hub}/o/n/resolve/main/m.gguf?download=true`,
+      [`${hub}/o/n/resolve/main/m.gguf?download=true`],
+    ],
+    [`${hub}/o/n/resolve/main/blob/m.gguf`, [`${hub}/o/n/resolve/main/blob/m.gguf`]],
+    ['http://hf.co/o/n', [`${hub}/o/n`]],
+    ['hf.co/o/n', [`${hub}/o/n`]],
+    ['www.huggingface.co/o/n/tree/main', [`${hub}/o/n/tree/main`]],
+    ['OpenGVLab/Mini-InternVL2-1B', [`${hub}/OpenGVLab/Mini-InternVL2-1B`]],
+    ['https://a.example/o/n/blob/main/m.gguf', ['https://a.example/o/n/blob/main/m.gguf']],
+    [
+      'https://a.example/1.gguf\nhttps://a.example/2.gguf',
+      ['https://a.example/1.gguf', 'https://a.example/2.gguf'],
+    ],
+  ];
+  for (const [text, addresses] of cases) assert.deepEqual(tidy(text, base), addresses, text);
+  for (const text of ['file:///m.gguf', 'javascript:1', 'https://', 'data:text/html,x'])
+    assert.throws(() => tidy(text, base), text);
+});
+
+test('of a repository’s files those that make one model', () => {
+  const split = ['big-q4_0-00002-of-00002.gguf', 'big-q4_0-00001-of-00002.gguf'];
+  /** @type {[string[], string, string[]][]} */
+  const cases = [
+    [['README.md', 'model.safetensors'], '', []],
+    [['mmproj-x-f16.gguf'], '', []],
+    [['a.gguf', 'manifest.json'], '', ['manifest.json']],
+    [['a.gguf', 'web/manifest.json'], '', ['a.gguf']],
+    [['a.gguf', 'web/manifest.json'], 'web/', ['web/manifest.json']],
+    [
+      ['m-f16.gguf', 'm-Q8_0.gguf', 'm-Q4_K_M.gguf', 'mmproj-m-f16.gguf', 'mmproj-m-Q8_0.gguf'],
+      '',
+      ['m-Q8_0.gguf', 'mmproj-m-Q8_0.gguf'],
+    ],
+    [['m.BF16.gguf', 'm.f16.gguf'], '', ['m.f16.gguf']],
+    [split, '', ['big-q4_0-00001-of-00002.gguf']],
+  ];
+  for (const [files, folder, chosen] of cases)
+    assert.deepEqual(chooseFiles(files, folder), chosen, files.join(' '));
 });

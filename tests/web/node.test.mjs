@@ -1,6 +1,6 @@
 // The library in Node.js: the same wasm modules, threads and all.
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { after } from 'node:test';
@@ -70,6 +70,47 @@ for (const variant of /** @type {const} */ (['relaxed', 'simd'])) {
     assert.equal(answers[0], answers[1]);
   });
 }
+
+test('a folder’s manifest counts: title, licence, settings, also after the worker was lost', async (t) => {
+  const model = join(folder, 'model');
+  mkdirSync(model);
+  const manifest = JSON.parse(readFileSync(join(DEMO, 'manifest.json'), 'utf8'));
+  symlinkSync(join(DEMO, manifest.files[0].name), join(model, manifest.files[0].name));
+  const settings = { maxTiles: 4, context: 512, maxTokens: 2, temperature: 0, kvType: 'q8' };
+  const about = { title: 'Of a folder', license: 'Of its own', settings };
+  writeFileSync(join(model, 'manifest.json'), JSON.stringify({ ...manifest, ...about }));
+  const vl = await PocketVL.load(model);
+  t.after(() => vl.dispose());
+  const told = () => ({
+    title: vl.info.title,
+    license: vl.info.license,
+    settings: vl.info.settings,
+  });
+  assert.deepEqual(told(), about);
+  assert.equal(vl.stats.context, 512);
+  const eight = vl.stats.kvBytes;
+  const ask = async () => {
+    const answer = vl.chat(question(await picture(PICTURE), 'Describe the picture.'));
+    await answer.text();
+    return answer;
+  };
+  const { stop, stats, pictures } = await ask();
+  assert.equal(stop, 'length');
+  assert.equal(stats?.generatedTokens, 2);
+  assert.ok(pictures[0].tiling.tiles > 1, JSON.stringify(pictures[0]));
+  vl.client.die(/** @type {any} */ (vl.client.worker), 'the test ended it');
+  assert.equal((await ask()).stop, 'length');
+  assert.deepEqual(told(), about);
+  // What the caller says goes before what the manifest suggests.
+  await vl.loadModel(join(model, 'manifest.json'), { context: 256, kvType: 'f32' });
+  assert.deepEqual(told(), about);
+  assert.equal(vl.stats.context, 256);
+  assert.ok(vl.stats.kvBytes > eight, 'as floats, half as many take more');
+  // What it says of memory is believed before anything is read.
+  const memory = { context: 512, weights: 2 ** 36, kvCache: 1e6, kvCacheQ8: 1e6, scratch: 1e6 };
+  writeFileSync(join(model, 'manifest.json'), JSON.stringify({ ...manifest, ...about, memory }));
+  await assert.rejects(PocketVL.load(model), withCode('MEMORY'));
+});
 
 test('a question right after loading is not disturbed by what is prepared meanwhile', async (t) => {
   const model = join(root, 'tests', 'fixtures', 'model', 'qwen2-q8_0.gguf');

@@ -90,6 +90,8 @@ export function serve({ port, openStore, stillWanted, openPath }) {
     const mine = ++generation;
     const { options } = args;
     const source = await opened(args.source);
+    /** What Node.js read in the manifest of a folder; elsewhere the source tells it. @type {object} */
+    const about = args.source.about ?? {};
     runtime = null;
     pictures.clear();
     let store = null;
@@ -119,7 +121,8 @@ export function serve({ port, openStore, stillWanted, openPath }) {
             if (!fresh) {
               const weightBytes = manifest.files.reduce((sum, file) => sum + file.bytes, 0);
               fresh = await Runtime.start({ ...options, weightBytes });
-              await checkModel(fresh, source, manifest, stored, options, signal);
+              const whole = { ...manifest, ...about };
+              await checkModel(fresh, source, whole, stored, options, signal);
             }
             checkSignal(signal);
             fresh.abandonLoad();
@@ -130,7 +133,8 @@ export function serve({ port, openStore, stillWanted, openPath }) {
         },
       });
       const made = /** @type {Runtime} */ (/** @type {unknown} */ (fresh));
-      const settings = result.manifest.settings ?? {};
+      const manifest = { ...result.manifest, ...about };
+      const settings = manifest.settings ?? {};
       made.finishLoad({
         context: options.context ?? settings.context,
         kvType: options.kvType ?? settings.kvType,
@@ -142,7 +146,6 @@ export function serve({ port, openStore, stillWanted, openPath }) {
         if (runtime === made && running.size === 0)
           void beginning(made, [{ role: 'user', parts }], {}, () => running.size > 0);
       });
-      const { manifest } = result;
       return {
         info: {
           ...made.info(),

@@ -1,5 +1,5 @@
 // The pictures of the next question: picked, dropped, pasted or taken with the camera.
-import { $, button, make } from './dom.js';
+import { $, button, focusQuestion, make } from './dom.js';
 import { showNotice } from './errors.js';
 import { t } from './strings.js';
 
@@ -88,7 +88,7 @@ export function addFiles(files) {
     .slice(0, Math.max(room, 0))
     .map((blob) => makeShot(/** @type {File} */ (blob).name || t('picture'), blob));
   setAttached([...attached, ...fresh]);
-  $('question').focus();
+  focusQuestion();
 }
 
 /**
@@ -120,7 +120,7 @@ function show() {
       const item = make('li');
       const remove = button('', 'remove', () => {
         setAttached(attached.filter((other) => other !== shot));
-        $('question').focus();
+        focusQuestion();
       });
       remove.setAttribute('aria-label', t('remove', { name: shot.name }));
       item.append(picture(shot), remove);

@@ -2,8 +2,8 @@
 import { PocketVLError, withoutBoxes } from '../lib/pocketvl.js';
 import { makeShot, setAttached } from './attachments.js';
 import { detail, tilesOf } from './detail.js';
-import { $, announce } from './dom.js';
-import { hooks, learn, modelThere, reload, stopMeasuring, vl } from './engine.js';
+import { $, announce, focusQuestion } from './dom.js';
+import { endIfDeaf, hooks, learn, modelThere, reload, stopMeasuring, vl } from './engine.js';
 import { clearNotices } from './errors.js';
 import * as history from './history.js';
 import { keepSettings, settings } from './settings.js';
@@ -30,7 +30,6 @@ import { TurnView } from './turn.js';
 
 /** How freely another answer to the same question is worded, where the person's setting always gives the same. */
 const ANOTHER_TEMPERATURE = 0.8;
-const DEAF = 15_000; // ms after which an engine that was told to stop counts as hung
 const KEEP_EVERY = 500; // ms between notes of a growing answer
 
 /** @type {Turn[]} */
@@ -42,17 +41,8 @@ let kept = 0;
 export const allTurns = () => turns;
 export const isAnswering = () => answering !== null;
 
-/** Ends the running answer. An engine that does not hear it any more is ended itself. */
-export function stopAnswer() {
-  const mine = answering;
-  if (!mine || mine.signal.aborted) return;
-  mine.abort();
-  const { client } = vl;
-  const { worker } = client;
-  setTimeout(() => {
-    if (answering === mine && worker) client.die(worker, t('deaf'));
-  }, DEAF);
-}
+/** Ends the running answer. */
+export const stopAnswer = () => answering?.abort();
 hooks.stopAnswer = stopAnswer;
 
 /** @param {string} question @param {Shot[]} shots @returns {Turn} */
@@ -161,6 +151,8 @@ export async function ask(question, shots, options = {}) {
   stopMeasuring();
   const controller = new AbortController();
   answering = controller;
+  const over = endIfDeaf(controller.signal);
+  controller.signal.addEventListener('abort', () => view.stopping(), { once: true });
   const turn = makeTurn(question, shots);
   const { view } = turn;
   turns.push(turn);
@@ -205,6 +197,7 @@ export async function ask(question, shots, options = {}) {
     if (turn.state === 'failed') view.fail(error, step(error, turn));
     else announce(t('stopped'));
   } finally {
+    over();
     if (answering === controller) {
       answering = null;
       setBusy(false);
@@ -339,7 +332,7 @@ export function write(question) {
   const box = /** @type {HTMLTextAreaElement} */ ($('question'));
   box.value = question;
   grow();
-  box.focus();
+  focusQuestion();
 }
 
 export function grow() {
@@ -359,7 +352,8 @@ export async function newChat() {
   $('live').replaceChildren();
   clearNotices();
   showState();
-  $('question').focus();
+  scrollTo({ top: 0 });
+  focusQuestion();
   await history.forget();
 }
 

@@ -8,6 +8,9 @@ import { language } from './strings.js';
  */
 export const $ = (id) => /** @type {T} */ (document.getElementById(id));
 
+/** The question is always in sight: what the person looks at stays where it is. */
+export const focusQuestion = () => $('question').focus({ preventScroll: true });
+
 /**
  * An element with text in it; text from models, files and hosts goes no other way into the page.
  * @param {string} tag

@@ -1,16 +1,22 @@
 // The one engine of the page: loading a model with its progress, and how fast it is on this device.
 import { PocketVL, PocketVLError } from '../lib/pocketvl.js';
+import { resolveAddresses } from './addresses.js';
 import { $, size } from './dom.js';
 import { clearNotices, showError, showNotice } from './errors.js';
 import { keepSettings, learnRate, rateOf, settings } from './settings.js';
 import { t } from './strings.js';
 
 /** @typedef {import('../lib/pocketvl.js').ModelSource} ModelSource */
-/** @typedef {{refresh?: boolean, remember?: string, small?: boolean}} LoadChoice small: with as little memory as will do */
+/**
+ * remember: load it at the next visit, too; the page's own model needs none of that, and stands in for any other
+ * small: with as little memory as will do
+ * @typedef {{refresh?: boolean, remember?: boolean, small?: boolean}} LoadChoice
+ */
 
 export const DEMO = 'models/demo/manifest.json';
 const SMALL_CONTEXT = 1024;
 const PATIENCE = 1000; // ms before stopping a load is offered
+const DEAF = 15_000; // ms after which an engine that was told to stop counts as hung
 
 export const vl = new PocketVL();
 
@@ -24,7 +30,7 @@ let measuring = null;
 let begun = () => {};
 /** Settles when the model being loaded is there, or is not. @type {Promise<void>} */
 let ready = new Promise((/** @type {(v: void) => void} */ go) => (begun = go)).then(() => ready);
-/** What was asked for last. @type {{source: ModelSource, choice: LoadChoice}} */
+/** What was asked for last. @type {{source: string | Blob[], choice: LoadChoice}} */
 let wanted = { source: DEMO, choice: {} };
 /** @type {Set<() => void>} */
 const listeners = new Set();
@@ -83,7 +89,7 @@ function showLoad(p, since) {
 export const stopLoading = () => loading?.abort('stopped');
 
 /**
- * @param {ModelSource} source
+ * @param {string | Blob[]} source an address, several in lines of their own, or files
  * @param {LoadChoice} [choice]
  * @returns {Promise<void>}
  */
@@ -104,7 +110,7 @@ export function load(source, choice = {}) {
   }, PATIENCE);
   const work = (async () => {
     try {
-      await vl.loadModel(source, {
+      await vl.loadModel(await found(source, mine.signal), {
         signal: mine.signal,
         onProgress: (p) => loading === mine && showLoad(p, since),
         onNotice: (notice) => showNotice(notice),
@@ -114,7 +120,8 @@ export function load(source, choice = {}) {
         kvType: choice.small ? 'q8' : undefined,
       });
       if (choice.remember !== undefined) {
-        settings.model = choice.remember;
+        const { source: loaded } = wanted;
+        settings.model = loaded === DEMO ? '' : String(loaded);
         keepSettings();
       }
       showReady();
@@ -147,13 +154,29 @@ export function load(source, choice = {}) {
   return work;
 }
 
+/**
+ * What the library is to load. A repository's address stands for the files in it, and is not asked again for them.
+ * @param {string | Blob[]} source
+ * @param {AbortSignal} signal
+ * @returns {Promise<ModelSource>}
+ */
+async function found(source, signal) {
+  if (typeof source !== 'string') return source;
+  const given = source.split('\n');
+  status(t('statusManifest'), 'busy');
+  stoppable = true;
+  const files = await resolveAddresses(given, signal);
+  if (files !== given && wanted.source === source) wanted.source = files.join('\n');
+  return files.length > 1 ? { files } : files[0];
+}
+
 /** The model that was wanted last, once more: after a failure, or with other settings. */
 export const reload = () => void load(wanted.source, wanted.choice).catch(() => {});
 
 /**
  * The one thing to do about a load that failed.
  * @param {PocketVLError} error
- * @param {ModelSource} source
+ * @param {string | Blob[]} source
  * @param {LoadChoice} choice
  */
 function loadStep(error, source, choice) {
@@ -163,7 +186,7 @@ function loadStep(error, source, choice) {
   });
   const demo = {
     label: t('takeDemo'),
-    run: () => load(DEMO, { refresh: true, remember: '' }).catch(() => {}),
+    run: () => load(DEMO, { refresh: true, remember: true }).catch(() => {}),
   };
   if (error.code === 'UNSUPPORTED_BROWSER') return null;
   if (error.code === 'MEMORY')
@@ -187,6 +210,28 @@ export function learn(stats) {
 }
 
 /**
+ * Ends an engine that does not hear that a call was stopped: all that waits for it would wait for ever. The next call
+ * starts another one.
+ * @param {AbortSignal} signal
+ * @returns {() => void} to be called at the call's end
+ */
+export function endIfDeaf(signal) {
+  let over = false;
+  signal.addEventListener(
+    'abort',
+    () => {
+      const { client } = vl;
+      const { worker } = client;
+      setTimeout(() => {
+        if (!over && worker) client.die(worker, t('deaf'));
+      }, DEAF);
+    },
+    { once: true },
+  );
+  return () => (over = true);
+}
+
+/**
  * Looks at one empty tile, so that the page can say what a picture will cost before anyone waits for it. Done once per
  * model and build, when a picture has been picked; a question ends it.
  */
@@ -194,6 +239,7 @@ export async function measure() {
   if (measuring || loading || !vl.info.hasVision || rateOf(vl.info)) return;
   const mine = new AbortController();
   measuring = mine;
+  const over = endIfDeaf(mine.signal);
   const kept = vl.stats;
   try {
     const canvas = document.createElement('canvas');
@@ -217,6 +263,7 @@ export async function measure() {
   } catch {
     // the first answer will tell
   } finally {
+    over();
     if (measuring === mine) measuring = null;
   }
 }

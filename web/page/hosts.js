@@ -1,5 +1,6 @@
 // Which host the page may load a model from beside its own: the one that the person chose, and no other. The content policy
 // enforces it (policy.js), so a change needs a reload.
+import { HUB } from './addresses.js';
 
 /** @typedef {{NAME: string, parse: (text: unknown) => string[], policy: (hosts: string[]) => string}} Policy */
 
@@ -9,7 +10,7 @@ const { NAME, parse } = /** @type {{pocketvlPolicy: Policy}} */ (
 
 /** Hosts that hand downloads on to others of theirs: a policy has to name those, too. */
 const HANDS_ON = /** @type {Record<string, string[]>} */ ({
-  'https://huggingface.co': ['https://*.hf.co'],
+  [HUB]: ['https://*.hf.co', 'https://*.huggingface.co'],
 });
 
 /** The host of an address, or '' where it is the page's own. @param {string} address */

@@ -1,40 +1,42 @@
 // The model manager: what is kept in this browser, and models from this device or from an address.
 import { PocketVLError, models as stored } from '../lib/pocketvl.js';
+import { tidy } from './addresses.js';
 import { $, button, make, size } from './dom.js';
 import { load, vl } from './engine.js';
 import { showError, showNotice } from './errors.js';
-import { chooseHost, chosenHosts, foreignHost } from './hosts.js';
+import { chooseHost, chosenHosts, foreignHost, hostsOf } from './hosts.js';
 import { keepSettings, settings } from './settings.js';
 import { t } from './strings.js';
 
 const dialog = () => /** @type {HTMLDialogElement} */ ($('settings'));
 
 /**
- * Loads a model by its address. From another host only after the person has said so, which takes a reload: the content
- * policy of the page that runs now does not let it.
- * @param {string} address
+ * Loads a model by its address, or by the addresses of its files. From another host only after the person has said so, which
+ * takes a reload: the content policy of the page that runs now does not let it.
+ * @param {string} text
  */
-export async function openAddress(address) {
-  let url;
-  try {
-    url = new URL(address, document.baseURI);
-    if (!/^https?:$/.test(url.protocol)) throw new Error(url.protocol);
-  } catch {
-    showNotice({ code: 'ARGUMENT', message: t('notAddress', { address: address.slice(0, 200) }) });
+export async function openAddress(text) {
+  const refuse = (/** @type {string} */ message) => {
+    showNotice({ code: 'ARGUMENT', message });
     dialog().close();
-    return;
+  };
+  let addresses;
+  try {
+    addresses = tidy(text, document.baseURI);
+  } catch {
+    return refuse(t('notAddress', { address: text.slice(0, 200) }));
   }
-  const host = foreignHost(url.href);
+  const hosts = [...new Set(addresses.map(foreignHost))];
+  if (hosts.length > 1) return refuse(t('oneHost'));
+  const [host] = hosts;
+  const key = addresses.join('\n');
   const here = (await stored.list().catch(() => [])).some(
-    ({ key, complete }) => key === url.href && complete,
+    (model) => model.key === key && model.complete,
   );
-  if (host && !here && !chosenHosts().includes(host)) {
-    askHost(host, url.href);
-    return;
-  }
+  if (host && !here && !chosenHosts().includes(host)) return askHost(host, key);
   if (!host && chosenHosts().length) await chooseHost(''); // the other host is no longer needed
   dialog().close();
-  await load(url.href, { remember: url.href }).catch(() => {});
+  await load(key, { remember: true }).catch(() => {});
 }
 
 /**
@@ -44,7 +46,12 @@ export async function openAddress(address) {
 function askHost(host, address) {
   const ask = /** @type {HTMLDialogElement} */ ($('host-dialog'));
   $('host-name').textContent = host;
-  $('host-words').textContent = t('hostWords', { host });
+  const others = hostsOf(host)
+    .slice(1)
+    .map((other) => other.replace(/^https:\/\/\*\./, ''));
+  $('host-words').textContent =
+    t('hostWords', { host }) +
+    (others.length ? ` ${t('hostOthers', { host, others: others.join(t('and')) })}` : '');
   $('host-allow').onclick = async () => {
     await chooseHost(host);
     settings.model = address;
@@ -57,7 +64,7 @@ function askHost(host, address) {
 /** Takes the host's permission back. */
 export async function forgetHost() {
   await chooseHost('');
-  if (settings.model && foreignHost(settings.model)) settings.model = '';
+  if (settings.model && foreignHost(settings.model.split('\n')[0])) settings.model = '';
   keepSettings();
   location.reload();
 }

@@ -58,18 +58,34 @@ export function drawBoxes(frame, answer) {
   }
 }
 
+/** An answer with fewer tokens, or written in less time, says nothing about speed. */
+const FEWEST_TOKENS = 5;
+const SHORTEST_MS = 5;
+
 /** @param {number} n */
 const tokenWords = (n) => (n === 1 ? t('token') : t('tokens', { n: number(n) }));
 /** @param {number} n */
 const tileWords = (n) => (n === 1 ? t('tile') : t('tiles', { n: number(n) }));
 
+/**
+ * How fast an answer was written; '' where it was too short to tell: one token comes with the question's own figures, and
+ * clocks of browsers are coarse.
+ * @param {Record<string, any>} stats
+ */
+function rate({ generatedTokens, decodeMs, tokensPerSecond }) {
+  if (!(generatedTokens >= FEWEST_TOKENS && decodeMs >= SHORTEST_MS && tokensPerSecond > 0))
+    return '';
+  return tokensPerSecond.toFixed(tokensPerSecond < 10 ? 1 : 0);
+}
+
 /** One line about an answer. @param {Turn} turn */
 export function summary(turn) {
   const s = turn.stats ?? {};
   const tiles = s.tiles ?? 0;
+  const fast = rate(s);
   return [
     tokenWords(s.generatedTokens ?? 0),
-    t('perSecond', { n: (s.tokensPerSecond ?? 0).toFixed(s.tokensPerSecond < 10 ? 1 : 0) }),
+    ...(fast ? [t('perSecond', { n: fast })] : []),
     t('firstAfter', { s: seconds(s.timeToFirstTokenMs ?? 0) }),
     tiles === 0 ? t('tilesReused') : tileWords(tiles),
   ].join(' · ');
@@ -130,10 +146,10 @@ export function details(turn) {
     ],
     [
       t('factWrite'),
-      t('factWriteWords', {
+      t(rate(s) ? 'factWriteRate' : 'factWriteWords', {
         s: ms(s.decodeMs),
         tokens: tokenWords(s.generatedTokens ?? 0),
-        rate: (s.tokensPerSecond ?? 0).toFixed(1),
+        rate: rate(s),
       }),
     ],
     [

@@ -47,6 +47,7 @@ export class TurnView {
     this.shown = '';
     this.spoken = 0;
     this.due = false;
+    this.ending = false;
   }
 
   /** An answer begins. @param {() => void} onGrow */
@@ -63,6 +64,7 @@ export class TurnView {
 
   /** @param {{stage: 'image' | 'vision' | 'prefill', done: number, total: number}} p */
   step({ stage, done, total }) {
+    if (this.ending) return;
     const named = { image: t('stageImage'), vision: t('stageVision'), prefill: t('stagePrefill') };
     const words = named[stage] ?? '';
     if (this.stageText && this.progress) {
@@ -74,6 +76,15 @@ export class TurnView {
     }
     if (stage === 'vision' && this.tilings) this.look(total > 0 ? done / total : 0);
     else if (stage === 'prefill') this.frames.forEach(removeTiles);
+  }
+
+  /** The engine has been told to stop, and may need a moment to hear it. */
+  stopping() {
+    if (!this.stageText || !this.progress) return;
+    this.ending = true;
+    this.stageText.textContent = t('stopping');
+    this.progress.hidden = true;
+    this.stage.hidden = false;
   }
 
   /** Shows which tiles have been looked at. @param {number} part of all of them */
@@ -90,7 +101,7 @@ export class TurnView {
 
   /** The answer has grown: it is drawn with the next frame. */
   grow() {
-    this.stage.hidden = true;
+    if (!this.ending) this.stage.hidden = true;
     if (this.due) return;
     this.due = true;
     requestAnimationFrame(() => this.draw());

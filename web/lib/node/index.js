@@ -65,14 +65,15 @@ async function localFiles(path) {
       );
     }
     const manifest = checkManifest(json, file);
-    const files = manifest.files.map(({ name, parts }) => ({
+    const { files: listed, ...about } = manifest;
+    const files = listed.map(({ name, parts }) => ({
       name,
       paths: (parts ?? [{ name }]).map((part) => join(dirname(file), part.name)),
     }));
-    return { files, kvType: manifest.settings?.kvType };
+    return { files, about };
   }
   const files = splitUrls(file).map((path) => ({ name: basename(path), paths: [path] }));
-  return { files, kvType: undefined };
+  return { files };
 }
 
 const isUrl = (/** @type {unknown} */ text) => /^(https?|disk):/i.test(String(text));
@@ -103,7 +104,7 @@ export class PocketVL extends Base {
   async loadModel(source, options = {}) {
     const threads = options.threads ?? Math.min(availableParallelism(), 8);
     const posted = await this.posted(source);
-    return this.loadPosted(posted, { store: 'none', kvType: posted.kvType, ...options, threads });
+    return this.loadPosted(posted, { store: 'none', ...options, threads });
   }
 
   /**
@@ -126,8 +127,8 @@ export class PocketVL extends Base {
     const files = models.flatMap((model) => model.files);
     for (const path of files.flatMap((file) => file.paths))
       await opening(path, 'model file', async () => {});
-    const kvType = models.find((model) => model.kvType)?.kvType;
-    return /** @type {any} */ ({ blobs: files, kvType });
+    const about = models.length === 1 ? models[0].about : undefined; // of several models none speaks for all
+    return /** @type {any} */ ({ blobs: files, about });
   }
 }
 
