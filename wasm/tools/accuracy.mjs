@@ -1,9 +1,9 @@
 // `npm run accuracy`: asks the demonstration model every question of the held-out set through the C core (the shipped,
 // quantized file, the command line tool) and prints how many answers are right, per kind and overall.
 //
-//   npm run accuracy -- [--model FILE] [--limit N] [--wrong] [--record]
+//   npm run accuracy -- [--model FILE] [--kv q8] [--f32] [--limit N] [--wrong] [--record]
 //
-// --wrong also lists the wrong answers; --record keeps the result as what `npm test` holds the shipped file to.
+// --kv q8 and --f32 as of `pocketvl ask`: what a choice of precision costs in answers. --wrong also lists the wrong answers; --record keeps the result as what `npm test` holds the shipped file to.
 import { spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -73,6 +73,7 @@ export function isRight(item, answer) {
 function ask(
   /** @type {string} */ tool,
   /** @type {string} */ model,
+  /** @type {string[]} */ how,
   /** @type {Question} */ item,
 ) {
   return /** @type {Promise<string>} */ (
@@ -81,6 +82,7 @@ function ask(
         'ask',
         '-m',
         model,
+        ...how,
         '--max-tokens',
         '96',
         join(FOLDER, item.image),
@@ -102,7 +104,7 @@ function ask(
 
 /**
  * Asks the questions and counts.
- * @param {{model?: string, limit?: number}} [options]
+ * @param {{model?: string, how?: string[], limit?: number}} [options] how: further options of `pocketvl ask`
  */
 export async function measure(options = {}) {
   const tool = await commandLineTool();
@@ -120,7 +122,7 @@ export async function measure(options = {}) {
   const worker = async () => {
     while (next < items.length) {
       const item = items[next++];
-      const answer = await ask(tool, options.model || demoModel, item);
+      const answer = await ask(tool, options.model || demoModel, options.how || [], item);
       const count = (kinds[item.kind] ||= { right: 0, asked: 0 });
       count.asked++;
       if (isRight(item, answer)) count.right++;
@@ -191,7 +193,10 @@ if (isMain(import.meta.url)) {
     const args = process.argv.slice(2);
     const value = (/** @type {string} */ name) =>
       args.includes(name) ? args[args.indexOf(name) + 1] : '';
-    const result = await measure({ model: value('--model'), limit: Number(value('--limit')) || 0 });
+    const how = value('--kv') ? ['--kv', value('--kv')] : [];
+    if (args.includes('--f32')) how.push('--f32');
+    const limit = Number(value('--limit')) || 0;
+    const result = await measure({ model: value('--model'), how, limit });
     if (args.includes('--wrong')) {
       for (const { item, answer } of result.wrong) {
         console.log(
