@@ -28,7 +28,8 @@
     .normalize = pvl_k_normalize__##set, .silu_mul = pvl_k_silu_mul__##set,                        \
     .rotate = pvl_k_rotate__##set, .scores = pvl_k_scores__##set, .max = pvl_k_max__##set,         \
     .exp_sum = pvl_k_exp_sum__##set, .widen_keys = pvl_k_widen_keys__##set,                        \
-    .widen_value = pvl_k_widen_value__##set, .mix = pvl_k_mix__##set
+    .widen_value = pvl_k_widen_value__##set, .mix = pvl_k_mix__##set,                              \
+    .scores_q8 = pvl_k_scores_q8__##set, .mix_q8 = pvl_k_mix_q8__##set
 
 static const pvl_kernels scalar = {.name = "scalar", TILES(scalar), REST(scalar)};
 #ifdef PVL_HAVE_SIMD128

@@ -138,6 +138,12 @@ struct pvl_kernels {
     /* o [rows][d] = o * keep[row] + p [rows][keys] * v [keys][d] */
     void (*mix)(float *o, const float *keep, const float *p, size_t p_stride, size_t rows,
                 const float *v, size_t keys, size_t d);
+    /* The same two on the 8-bit cache as it lies, for rows that are too few to widen it for. p is
+     * multiplied by the values' scales. */
+    void (*scores_q8)(float *s, size_t s_stride, const float *q, size_t q_stride, size_t rows,
+                      const unsigned char *keys, size_t panels, size_t d);
+    void (*mix_q8)(float *o, const float *keep, float *p, size_t p_stride, size_t rows,
+                   const unsigned char *v, size_t keys, size_t d);
 };
 
 #endif

@@ -46,7 +46,11 @@
     void pvl_k_widen_keys__##set(float *out, const unsigned char *panel, size_t d);                \
     void pvl_k_widen_value__##set(float *out, const unsigned char *row, size_t d);                 \
     void pvl_k_mix__##set(float *o, const float *keep, const float *p, size_t p_stride,            \
-                          size_t rows, const float *v, size_t keys, size_t d)
+                          size_t rows, const float *v, size_t keys, size_t d);                     \
+    void pvl_k_scores_q8__##set(float *s, size_t s_stride, const float *q, size_t q_stride,        \
+                                size_t rows, const unsigned char *keys, size_t panels, size_t d);  \
+    void pvl_k_mix_q8__##set(float *o, const float *keep, float *p, size_t p_stride, size_t rows,  \
+                             const unsigned char *v, size_t keys, size_t d)
 
 PVL_TILES(scalar);
 PVL_ROWS(scalar);
