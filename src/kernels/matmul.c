@@ -1,5 +1,6 @@
 /* Products: how the work is cut into tasks and tiles. The tiles themselves are in gemm_*.c. */
 #include <assert.h>
+#include <string.h>
 
 #include "kernels/private.h"
 
@@ -9,6 +10,9 @@ enum {
     TASK_ROWS = 128,
     /* A widened piece of a panel stays in the first-level cache, beside the rows that it meets. */
     WIDE_BYTES = 18 * 1024,
+    /* Panels whose sums wait for the next piece, so that the rows' part of a piece stays in the
+       second-level cache for all of them. */
+    WIDE_PANELS = 8,
     /* With one row the weights are only streamed: enough bytes that handing out the task is
        nothing. */
     STREAM_BYTES = 64 * 1024
@@ -78,18 +82,25 @@ static void wide_panels(const struct product *p, size_t row, size_t rows, size_t
     const pvl_wide *wide = p->c->kernels->wide[p->packing];
     size_t piece = WIDE_BYTES / wide->panel_bytes, act_bytes = PVL_WIDE_ACT_BYTES(t->block);
     const unsigned char *act = p->act + row / PVL_TILE_ROWS * p->row_bytes;
-    for (size_t i = first; i < last; i++) {
+    for (; first < last; first += WIDE_PANELS) {
         _Alignas(16) unsigned char panel[WIDE_BYTES];
-        _Alignas(16) float tiles[TASK_ROWS * PVL_PANEL] = {0};
+        _Alignas(16) float tiles[WIDE_PANELS][TASK_ROWS * PVL_PANEL];
+        size_t panels = min_size(WIDE_PANELS, last - first);
+        memset(tiles, 0, panels * sizeof tiles[0]);
         for (size_t b = 0; b < p->blocks; b += piece) {
             size_t count = min_size(piece, p->blocks - b);
-            wide->widen(panel, p->w->data + (i * p->blocks + b) * t->panel_bytes, count);
-            for (size_t r = 0; r < rows; r += PVL_TILE_ROWS) {
-                wide->tile(tiles + r * PVL_PANEL,
-                           act + r / PVL_TILE_ROWS * p->row_bytes + b * act_bytes, panel, count);
+            for (size_t i = 0; i < panels; i++) {
+                wide->widen(panel, p->w->data + ((first + i) * p->blocks + b) * t->panel_bytes,
+                            count);
+                for (size_t r = 0; r < rows; r += PVL_TILE_ROWS) {
+                    wide->tile(tiles[i] + r * PVL_PANEL,
+                               act + r / PVL_TILE_ROWS * p->row_bytes + b * act_bytes, panel,
+                               count);
+                }
             }
         }
-        finish_tile(p, tiles, row, rows, i);
+        for (size_t i = 0; i < panels; i++)
+            finish_tile(p, tiles[i], row, rows, first + i);
     }
 }
 
