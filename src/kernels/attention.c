@@ -126,7 +126,7 @@ struct attention {
 struct block {
     float *q, *o;         /* [MAX_ROWS][d] */
     float *s;             /* [PVL_TILE_ROWS][KEYS] */
-    float *keys, *values; /* [KEYS][d], where the cache has 8 bits */
+    float *keys, *values; /* [KEYS][d], where 8 bits are widened */
     float top[MAX_ROWS], sum[MAX_ROWS];
     size_t limit[MAX_ROWS]; /* keys that a row sees */
 };
@@ -144,34 +144,40 @@ size_t pvl_attention_scratch(size_t members, size_t heads, size_t head_dim) {
     return (members ? members : 1) * member_bytes(head_dim);
 }
 
-/* Keys at..at+count-1 of a head as panels of floats, values as rows of floats: the cache itself
- * where it has floats. */
-static void fetch_block(const float **keys, const float **values, const pvl_kernels *kernels,
-                        const struct block *b, const pvl_kv *kv, size_t head, size_t at,
-                        size_t count) {
+/* Some keys, as panels, and values, as rows, of a head: of the cache as they lie, or widened. */
+struct piece {
+    const void *keys, *values;
+    bool bytes;
+};
+
+static struct piece fetch_block(const struct attention *t, const struct block *b, size_t head,
+                                size_t at, size_t count) {
+    const pvl_kernels *kernels = t->c->kernels;
+    const pvl_kv *kv = t->a->kv;
     size_t d = kv->head_dim;
     const unsigned char *panel = keys_of(kv, head) + at / PVL_PANEL * panel_bytes(kv);
     const unsigned char *value = values_of(kv, head) + at * value_bytes(kv);
-    if (kv->type == PVL_CACHE_F32) {
-        *keys = (const float *)(const void *)panel;
-        *values = (const float *)(const void *)value;
-        return;
-    }
+    /* By all rows, not those of a block: blocks depend on the number of threads. */
+    bool bytes = kv->type == PVL_CACHE_Q8 && t->rows <= PVL_TILE_ROWS;
+    if (bytes || kv->type == PVL_CACHE_F32)
+        return (struct piece){panel, value, bytes};
     for (size_t p = 0; p < panels_of(count); p++, panel += panel_bytes(kv)) {
         kernels->widen_keys(b->keys + p * d * PVL_PANEL, panel, d);
     }
     for (size_t j = 0; j < count; j++, value += value_bytes(kv))
         kernels->widen_value(b->values + j * d, value, d);
-    *keys = b->keys;
-    *values = b->values;
+    return (struct piece){b->keys, b->values, false};
 }
 
 /* One tile of rows against one block of keys. */
 static void tile_block(const pvl_kernels *kernels, struct block *b, size_t row, size_t rows,
-                       const float *keys, const float *values, size_t at, size_t count, size_t d) {
+                       const struct piece *piece, size_t at, size_t count, size_t d) {
     size_t panels = panels_of(count);
     _Alignas(16) float keep[PVL_PANEL] = {0};
-    kernels->scores(b->s, KEYS, b->q + row * d, d, rows, keys, panels, d);
+    if (piece->bytes)
+        kernels->scores_q8(b->s, KEYS, b->q + row * d, d, rows, piece->keys, panels, d);
+    else
+        kernels->scores(b->s, KEYS, b->q + row * d, d, rows, piece->keys, panels, d);
     for (size_t r = 0; r < rows; r++) {
         float *s = b->s + r * KEYS;
         size_t limit = b->limit[row + r], seen = limit > at ? limit - at : 0;
@@ -188,7 +194,10 @@ static void tile_block(const pvl_kernels *kernels, struct block *b, size_t row, 
         float sum = kernels->exp_sum(b->s + r * KEYS, panels * PVL_PANEL, b->top[row + r]);
         b->sum[row + r] = b->sum[row + r] * keep[r] + sum;
     }
-    kernels->mix(b->o + row * d, keep, b->s, KEYS, rows, values, count, d);
+    if (piece->bytes)
+        kernels->mix_q8(b->o + row * d, keep, b->s, KEYS, rows, piece->values, count, d);
+    else
+        kernels->mix(b->o + row * d, keep, b->s, KEYS, rows, piece->values, count, d);
 }
 
 static void attend(const struct attention *t, size_t head, size_t first, size_t rows,
@@ -208,9 +217,8 @@ static void attend(const struct attention *t, size_t head, size_t first, size_t 
     }
     memset(b->o, 0, rows * d * sizeof *b->o);
     for (size_t at = 0; at < most; at += KEYS) {
-        const float *keys, *values;
         size_t count = most - at < KEYS ? most - at : KEYS;
-        fetch_block(&keys, &values, t->c->kernels, b, a->kv, head, at, count);
+        struct piece piece = fetch_block(t, b, head, at, count);
         for (size_t r = 0; r < rows; r += PVL_TILE_ROWS) {
             size_t tile = rows - r < PVL_TILE_ROWS ? rows - r : PVL_TILE_ROWS;
             /* Limits grow with the row: the last one tells whether the tile sees any of these keys.
@@ -218,7 +226,7 @@ static void attend(const struct attention *t, size_t head, size_t first, size_t 
             size_t limit = b->limit[r + tile - 1];
             if (limit <= at)
                 continue;
-            tile_block(t->c->kernels, b, r, tile, keys, values, at,
+            tile_block(t->c->kernels, b, r, tile, &piece, at,
                        limit - at < count ? limit - at : count, d);
         }
     }

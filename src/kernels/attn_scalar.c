@@ -61,3 +61,36 @@ void pvl_k_widen_value__scalar(float *out, const unsigned char *row, size_t d) {
     for (size_t i = 0; i < d; i++)
         out[i] = (float)(int8_t)row[sizeof scale + i] * scale;
 }
+
+void pvl_k_scores_q8__scalar(float *s, size_t s_stride, const float *q, size_t q_stride,
+                             size_t rows, const unsigned char *keys, size_t panels, size_t d) {
+    for (size_t p = 0; p < panels; p++, keys += (sizeof(float) + d) * PVL_PANEL) {
+        float scale[PVL_PANEL];
+        memcpy(scale, keys, sizeof scale);
+        for (size_t r = 0; r < rows; r++) {
+            for (size_t c = 0; c < PVL_PANEL; c++) {
+                float sum = 0;
+                for (size_t i = 0; i < d; i++)
+                    sum +=
+                        q[r * q_stride + i] * (float)(int8_t)keys[sizeof scale + i * PVL_PANEL + c];
+                s[r * s_stride + p * PVL_PANEL + c] = sum * scale[c];
+            }
+        }
+    }
+}
+
+void pvl_k_mix_q8__scalar(float *o, const float *keep, float *p, size_t p_stride, size_t rows,
+                          const unsigned char *v, size_t keys, size_t d) {
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t i = 0; i < d; i++)
+            o[r * d + i] *= keep[r];
+        for (size_t j = 0; j < keys; j++) {
+            const unsigned char *row = v + j * (sizeof(float) + d);
+            float scale;
+            memcpy(&scale, row, sizeof scale);
+            p[r * p_stride + j] *= scale;
+            for (size_t i = 0; i < d; i++)
+                o[r * d + i] += p[r * p_stride + j] * (float)(int8_t)row[sizeof scale + i];
+        }
+    }
+}

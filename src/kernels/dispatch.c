@@ -11,6 +11,12 @@
              [PVL_PACK_Q4] = pvl_k_tile_q4__##set,                                                 \
              [PVL_PACK_Q4M] = pvl_k_tile_q4m__##set}
 
+#define STREAMED(set)                                                                              \
+    .streams = {[PVL_PACK_Q8] = pvl_k_streams_q8__##set,                                           \
+                [PVL_PACK_Q8W] = pvl_k_streams_q8w__##set,                                         \
+                [PVL_PACK_Q4] = pvl_k_streams_q4__##set,                                           \
+                [PVL_PACK_Q4M] = pvl_k_streams_q4m__##set}
+
 #define REST(set)                                                                                  \
     .finish = pvl_k_finish__##set,                                                                 \
     .quantize = {[PVL_PACK_F32] = pvl_k_quantize_f32__##set,                                       \
@@ -22,12 +28,14 @@
     .normalize = pvl_k_normalize__##set, .silu_mul = pvl_k_silu_mul__##set,                        \
     .rotate = pvl_k_rotate__##set, .scores = pvl_k_scores__##set, .max = pvl_k_max__##set,         \
     .exp_sum = pvl_k_exp_sum__##set, .widen_keys = pvl_k_widen_keys__##set,                        \
-    .widen_value = pvl_k_widen_value__##set, .mix = pvl_k_mix__##set
+    .widen_value = pvl_k_widen_value__##set, .mix = pvl_k_mix__##set,                              \
+    .scores_q8 = pvl_k_scores_q8__##set, .mix_q8 = pvl_k_mix_q8__##set
 
 static const pvl_kernels scalar = {.name = "scalar", TILES(scalar), REST(scalar)};
 #ifdef PVL_HAVE_SIMD128
 static const pvl_kernels simd128 = {.name = "simd128",
                                     TILES(simd128),
+                                    STREAMED(simd128),
                                     REST(simd128),
                                     .wide = {[PVL_PACK_Q8] = &pvl_k_wide_q8__simd128,
                                              [PVL_PACK_Q8W] = &pvl_k_wide_q8w__simd128,
@@ -36,8 +44,10 @@ static const pvl_kernels simd128 = {.name = "simd128",
                                     .widen_row = pvl_k_widen_row__simd128};
 #endif
 #ifdef PVL_HAVE_RELAXED
-static const pvl_kernels relaxed = {.name = "relaxed", TILES(relaxed), REST(relaxed)};
-static const pvl_kernels relaxed_dot = {.name = "relaxed-dot", TILES(relaxed_dot), REST(relaxed)};
+static const pvl_kernels relaxed = {
+    .name = "relaxed", TILES(relaxed), STREAMED(relaxed), REST(relaxed)};
+static const pvl_kernels relaxed_dot = {
+    .name = "relaxed-dot", TILES(relaxed_dot), STREAMED(relaxed_dot), REST(relaxed)};
 #endif
 
 static const pvl_kernels *const sets[] = {

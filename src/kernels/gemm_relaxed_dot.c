@@ -4,6 +4,7 @@
 #define PVL_SIMD_RELAXED
 #define TILE_DOT
 #define TILE_NAME(op) pvl_k_tile_##op##__relaxed_dot
+#define STREAMS_NAME(op) pvl_k_streams_##op##__relaxed_dot
 #include "kernels/gemm_simd.h"
 
 /* Two products of 127 and 255 do not fit 16 bits. x86 engines without the VNNI instructions make

@@ -1,7 +1,8 @@
 /* Tiles of the SIMD sets: one text, three ways to multiply bytes. Include once per file, after
  * defining
  *
- *   TILE_NAME(op)   name of the function
+ *   TILE_NAME(op)   name of the function for up to four rows and one panel
+ *   STREAMS_NAME(op) for one row and several panels
  *   and one of
  *   TILE_PLAIN      i32x4.dot_i16x8 on widened bytes
  *
@@ -273,80 +274,104 @@ PVL_INLINE void tile_f32(float *tile, const unsigned char *act, size_t row_bytes
     }
 }
 
-#ifdef TILE_DOT
 /* One row: blocks side by side, so that the loop has enough to do and the sums stay in registers.
- */
+ * They are of several panels where there are: their bytes come from memory, and several streams
+ * come faster than one. */
 enum { GROUP = 4 };
 
-PVL_INLINE void group_4bit(v128_t y[2], const unsigned char *act, const unsigned char *panel,
-                           size_t group, bool minimum) {
+PVL_INLINE void group_4bit(v128_t y[][2], const unsigned char *act, const unsigned char *panel,
+                           size_t apart, size_t panels, size_t group, bool minimum) {
     size_t head = minimum ? 32 : 16, bytes = head + 128;
     v128_t sum[GROUP][2];
-    for (size_t g = 0; g < group; g++)
-        sum[g][0] = sum[g][1] = NIBBLE_START;
+    for (size_t i = 0; i < group * panels; i++)
+        sum[i][0] = sum[i][1] = NIBBLE_START;
     PVL_KEEP_ROLLED
     for (size_t j = 0; j < 8; j++) {
-        for (size_t g = 0; g < group; g++)
-            q4_step(sum + g, act + 40 * g + 8 + 4 * j, 0, panel + bytes * g + head + 16 * j, 1);
+        for (size_t i = 0; i < group * panels; i++) {
+            size_t g = i / panels;
+            q4_step(sum + i, act + 40 * g + 8 + 4 * j, 0,
+                    panel + i % panels * apart + bytes * g + head + 16 * j, 1);
+        }
     }
-    for (size_t g = 0; g < group; g++, act += 40, panel += bytes) {
-        v128_t d = wasm_v128_load32_splat(act), c = wasm_v128_load32_splat(act + 4);
+    for (size_t i = 0; i < group * panels; i++) {
+        const unsigned char *a = act + 40 * (i / panels),
+                            *w = panel + i % panels * apart + bytes * (i / panels);
+        v128_t *to = y[i % panels];
+        v128_t d = wasm_v128_load32_splat(a), c = wasm_v128_load32_splat(a + 4);
         for (size_t l = 0; l < 2; l++) {
-            v128_t v = nibble_float(sum[g][l]), scale = load_half4(panel + 8 * l);
+            v128_t v = nibble_float(sum[i][l]), scale = load_half4(w + 8 * l);
             if (minimum) {
-                y[l] = madd4(wasm_f32x4_mul(v, d), scale, y[l]);
-                y[l] = madd4(c, load_half4(panel + 16 + 8 * l), y[l]);
+                to[l] = madd4(wasm_f32x4_mul(v, d), scale, to[l]);
+                to[l] = madd4(c, load_half4(w + 16 + 8 * l), to[l]);
             } else {
-                y[l] = madd4(madd4(v, d, c), scale, y[l]);
+                to[l] = madd4(madd4(v, d, c), scale, to[l]);
             }
         }
     }
 }
 
-PVL_INLINE void group_8bit(v128_t y[2], const unsigned char *act, const unsigned char *panel,
-                           size_t group, bool wide) {
+PVL_INLINE void group_8bit(v128_t y[][2], const unsigned char *act, const unsigned char *panel,
+                           size_t apart, size_t panels, size_t group, bool wide) {
     size_t head = wide ? 64 : 32, steps = wide ? 16 : 8, bytes = head + 32 * steps;
     size_t act_head = wide ? 4 : 8, act_bytes = act_head + 4 * steps;
     v128_t sum[GROUP][2];
-    for (size_t g = 0; g < group; g++) {
+    for (size_t i = 0; i < group * panels; i++) {
         for (size_t l = 0; l < 2; l++) {
-            const unsigned char *start = panel + bytes * g + head / 2;
-            sum[g][l] = sum_start(wide ? wasm_v128_load(start + 16 * l)
+            const unsigned char *start =
+                panel + i % panels * apart + bytes * (i / panels) + head / 2;
+            sum[i][l] = sum_start(wide ? wasm_v128_load(start + 16 * l)
                                        : wasm_i32x4_shl(wasm_i32x4_load16x4(start + 8 * l), 6));
         }
     }
     PVL_KEEP_ROLLED
     for (size_t j = 0; j < steps; j++) {
-        for (size_t g = 0; g < group; g++)
-            q8_step(sum + g, act + act_bytes * g + act_head + 4 * j, 0,
-                    panel + bytes * g + head + 32 * j, 1);
+        for (size_t i = 0; i < group * panels; i++) {
+            size_t g = i / panels;
+            q8_step(sum + i, act + act_bytes * g + act_head + 4 * j, 0,
+                    panel + i % panels * apart + bytes * g + head + 32 * j, 1);
+        }
     }
-    for (size_t g = 0; g < group; g++, act += act_bytes, panel += bytes) {
-        v128_t d = wasm_v128_load32_splat(act);
+    for (size_t i = 0; i < group * panels; i++) {
+        const unsigned char *w = panel + i % panels * apart + bytes * (i / panels);
+        v128_t *to = y[i % panels], d = wasm_v128_load32_splat(act + act_bytes * (i / panels));
         for (size_t l = 0; l < 2; l++) {
-            v128_t v = wasm_f32x4_mul(sum_float(sum[g][l]), d);
-            y[l] =
-                madd4(v, wide ? wasm_v128_load(panel + 16 * l) : load_half4(panel + 8 * l), y[l]);
+            v128_t v = wasm_f32x4_mul(sum_float(sum[i][l]), d);
+            to[l] = madd4(v, wide ? wasm_v128_load(w + 16 * l) : load_half4(w + 8 * l), to[l]);
         }
     }
 }
 
-#define ROW(op, group, act_bytes, panel_bytes, flag)                                               \
-    PVL_INLINE void row_##op(float *tile, const unsigned char *act, const unsigned char *panel,    \
-                             size_t blocks) {                                                      \
-        v128_t y[2] = {wasm_f32x4_splat(0), wasm_f32x4_splat(0)};                                  \
-        size_t b = 0;                                                                              \
-        for (; b + GROUP <= blocks; b += GROUP)                                                    \
-            group(y, act + b * (act_bytes), panel + b * (panel_bytes), GROUP, flag);               \
-        for (; b < blocks; b++)                                                                    \
-            group(y, act + b * (act_bytes), panel + b * (panel_bytes), 1, flag);                   \
-        wasm_v128_store(tile, y[0]);                                                               \
-        wasm_v128_store(tile + 4, y[1]);                                                           \
+#define ROWS(op, group, act_bytes, panel_bytes, flag)                                              \
+    PVL_INLINE void rows_##op(float *tile, const unsigned char *act, const unsigned char *panel,   \
+                              size_t apart, size_t panels, size_t blocks) {                        \
+        v128_t y[PVL_STREAMS][2];                                                                  \
+        for (size_t i = 0; i < panels; i++)                                                        \
+            y[i][0] = y[i][1] = wasm_f32x4_splat(0);                                               \
+        size_t side = GROUP / panels, b = 0;                                                       \
+        for (; b + side <= blocks; b += side, act += side * (act_bytes))                           \
+            group(y, act, panel + b * (panel_bytes), apart, panels, side, flag);                   \
+        for (; b < blocks; b++, act += (act_bytes))                                                \
+            group(y, act, panel + b * (panel_bytes), apart, panels, 1, flag);                      \
+        for (size_t i = 0; i < panels; i++) {                                                      \
+            wasm_v128_store(tile + i * PVL_PANEL, y[i][0]);                                        \
+            wasm_v128_store(tile + i * PVL_PANEL + 4, y[i][1]);                                    \
+        }                                                                                          \
+    }                                                                                              \
+    void STREAMS_NAME(op)(float *tile, const unsigned char *act, const unsigned char *panel,       \
+                          size_t apart, size_t blocks) {                                           \
+        rows_##op(tile, act, panel, apart, PVL_STREAMS, blocks);                                   \
     }
-ROW(q8, group_8bit, 40, 288, false)
-ROW(q8w, group_8bit, 68, 576, true)
-ROW(q4, group_4bit, 40, 144, false)
-ROW(q4m, group_4bit, 40, 160, true)
+ROWS(q8, group_8bit, 40, 288, false)
+ROWS(q8w, group_8bit, 68, 576, true)
+ROWS(q4, group_4bit, 40, 144, false)
+ROWS(q4m, group_4bit, 40, 160, true)
+
+/* The panels that are left over. */
+#ifdef TILE_DOT
+#define row_q8(tile, act, panel, blocks) rows_q8(tile, act, panel, 0, 1, blocks)
+#define row_q8w(tile, act, panel, blocks) rows_q8w(tile, act, panel, 0, 1, blocks)
+#define row_q4(tile, act, panel, blocks) rows_q4(tile, act, panel, 0, 1, blocks)
+#define row_q4m(tile, act, panel, blocks) rows_q4m(tile, act, panel, 0, 1, blocks)
 #else
 #define row_q8(tile, act, panel, blocks) tile_q8(tile, act, 0, panel, blocks, 1)
 #define row_q8w(tile, act, panel, blocks) tile_q8w(tile, act, 0, panel, blocks, 1)

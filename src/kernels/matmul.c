@@ -1,5 +1,6 @@
 /* Products: how the work is cut into tasks and tiles. The tiles themselves are in gemm_*.c. */
 #include <assert.h>
+#include <string.h>
 
 #include "kernels/private.h"
 
@@ -9,9 +10,12 @@ enum {
     TASK_ROWS = 128,
     /* A widened piece of a panel stays in the first-level cache, beside the rows that it meets. */
     WIDE_BYTES = 18 * 1024,
+    /* Panels whose sums wait for the next piece, so that the rows' part of a piece stays in the
+       second-level cache for all of them. */
+    WIDE_PANELS = 8,
     /* With one row the weights are only streamed: enough bytes that handing out the task is
        nothing. */
-    STREAM_BYTES = 32 * 1024
+    STREAM_BYTES = 64 * 1024
 };
 
 struct product {
@@ -57,6 +61,20 @@ static void tile_panels(const struct product *p, size_t row, size_t rows, size_t
     }
 }
 
+/* One row, several panels at a time: a task's panels are as many streams. */
+static void stream_panels(const struct product *p, size_t first, size_t last) {
+    size_t panel_bytes = p->blocks * pvl_packings[p->packing].panel_bytes;
+    size_t each = (last - first) / PVL_STREAMS;
+    for (size_t i = first; i < first + each; i++) {
+        _Alignas(16) float tile[PVL_STREAMS * PVL_PANEL];
+        p->c->kernels->streams[p->packing](tile, p->act, p->w->data + i * panel_bytes,
+                                           each * panel_bytes, p->blocks);
+        for (size_t s = 0; s < PVL_STREAMS; s++)
+            finish_tile(p, tile + s * PVL_PANEL, 0, 1, i + s * each);
+    }
+    tile_panels(p, 0, 1, first + PVL_STREAMS * each, last);
+}
+
 /* The same on 16-bit integers: a piece of a panel is widened once for all rows of the task. */
 static void wide_panels(const struct product *p, size_t row, size_t rows, size_t first,
                         size_t last) {
@@ -64,18 +82,25 @@ static void wide_panels(const struct product *p, size_t row, size_t rows, size_t
     const pvl_wide *wide = p->c->kernels->wide[p->packing];
     size_t piece = WIDE_BYTES / wide->panel_bytes, act_bytes = PVL_WIDE_ACT_BYTES(t->block);
     const unsigned char *act = p->act + row / PVL_TILE_ROWS * p->row_bytes;
-    for (size_t i = first; i < last; i++) {
+    for (; first < last; first += WIDE_PANELS) {
         _Alignas(16) unsigned char panel[WIDE_BYTES];
-        _Alignas(16) float tiles[TASK_ROWS * PVL_PANEL] = {0};
+        _Alignas(16) float tiles[WIDE_PANELS][TASK_ROWS * PVL_PANEL];
+        size_t panels = min_size(WIDE_PANELS, last - first);
+        memset(tiles, 0, panels * sizeof tiles[0]);
         for (size_t b = 0; b < p->blocks; b += piece) {
             size_t count = min_size(piece, p->blocks - b);
-            wide->widen(panel, p->w->data + (i * p->blocks + b) * t->panel_bytes, count);
-            for (size_t r = 0; r < rows; r += PVL_TILE_ROWS) {
-                wide->tile(tiles + r * PVL_PANEL,
-                           act + r / PVL_TILE_ROWS * p->row_bytes + b * act_bytes, panel, count);
+            for (size_t i = 0; i < panels; i++) {
+                wide->widen(panel, p->w->data + ((first + i) * p->blocks + b) * t->panel_bytes,
+                            count);
+                for (size_t r = 0; r < rows; r += PVL_TILE_ROWS) {
+                    wide->tile(tiles[i] + r * PVL_PANEL,
+                               act + r / PVL_TILE_ROWS * p->row_bytes + b * act_bytes, panel,
+                               count);
+                }
             }
         }
-        finish_tile(p, tiles, row, rows, i);
+        for (size_t i = 0; i < panels; i++)
+            finish_tile(p, tiles[i], row, rows, first + i);
     }
 }
 
@@ -88,10 +113,13 @@ static void product_tasks(void *arg, size_t begin, size_t end, int member) {
         size_t first = i / p->row_tasks * p->task_panels,
                last = min_size(first + p->task_panels, p->panels);
         size_t row = i % p->row_tasks * p->task_rows, end_row = min_size(row + p->task_rows, p->n);
-        if (p->wide)
+        if (p->wide) {
             wide_panels(p, row, end_row - row, first, last);
-        for (; !p->wide && row < end_row; row += PVL_TILE_ROWS) {
-            tile_panels(p, row, min_size(PVL_TILE_ROWS, end_row - row), first, last);
+        } else if (p->n == 1 && p->c->kernels->streams[p->packing]) {
+            stream_panels(p, first, last);
+        } else {
+            for (; row < end_row; row += PVL_TILE_ROWS)
+                tile_panels(p, row, min_size(PVL_TILE_ROWS, end_row - row), first, last);
         }
     }
 }
@@ -110,6 +138,7 @@ static void plan_tasks(struct product *p) {
         p->task_panels = STREAM_BYTES / panel_bytes + 1;
         if (want > 1)
             p->task_panels = min_size(p->task_panels, p->panels / want + 1);
+        p->task_panels = round_up(p->task_panels, PVL_STREAMS);
     } else {
         p->task_panels = PANEL_BYTES / panel_bytes + 1;
         p->task_rows = TASK_ROWS;

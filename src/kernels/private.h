@@ -50,6 +50,7 @@ enum {
     PVL_PANEL = PVL_ROW_GROUP, /* outputs of a panel */
     PVL_TILE_ROWS = 4,         /* activation rows of a tile */
     PVL_STEP = 4,              /* inputs of a step */
+    PVL_STREAMS = 4,           /* panels that one row reads side by side */
     PVL_Q8_ZERO = 64,
     PVL_CHUNK = 256 /* values that act_prepare stages on the stack: a multiple of every block */
 };
@@ -102,6 +103,10 @@ struct pvl_kernels {
     void (*finish)(float *y, size_t y_stride, const float *tile, size_t rows, size_t cols,
                    const pvl_epilogue *e);
 
+    /* tile [PVL_STREAMS][PVL_PANEL]: one row times as many panels, `apart` bytes from each other;
+     * the same bits as one at a time. NULL where that is no faster. */
+    void (*streams[PVL_PACKINGS])(float *tile, const unsigned char *act, const unsigned char *panel,
+                                  size_t apart, size_t blocks);
     /* For more rows than one tile, NULL where bytes are multiplied as fast. */
     const pvl_wide *wide[PVL_PACKINGS];
     /* q [block], from which zero is subtracted, to one row of a tile's block in 16 bits. */
@@ -133,6 +138,12 @@ struct pvl_kernels {
     /* o [rows][d] = o * keep[row] + p [rows][keys] * v [keys][d] */
     void (*mix)(float *o, const float *keep, const float *p, size_t p_stride, size_t rows,
                 const float *v, size_t keys, size_t d);
+    /* The same two on the 8-bit cache as it lies, for rows that are too few to widen it for. p is
+     * multiplied by the values' scales. */
+    void (*scores_q8)(float *s, size_t s_stride, const float *q, size_t q_stride, size_t rows,
+                      const unsigned char *keys, size_t panels, size_t d);
+    void (*mix_q8)(float *o, const float *keep, float *p, size_t p_stride, size_t rows,
+                   const unsigned char *v, size_t keys, size_t d);
 };
 
 #endif

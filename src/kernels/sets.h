@@ -15,6 +15,15 @@
     PVL_TILE(q4, set);                                                                             \
     PVL_TILE(q4m, set)
 
+#define PVL_STREAM(op, set)                                                                        \
+    void pvl_k_streams_##op##__##set(float *tile, const unsigned char *act,                        \
+                                     const unsigned char *panel, size_t apart, size_t blocks)
+#define PVL_STREAMED(set)                                                                          \
+    PVL_STREAM(q8, set);                                                                           \
+    PVL_STREAM(q8w, set);                                                                          \
+    PVL_STREAM(q4, set);                                                                           \
+    PVL_STREAM(q4m, set)
+
 #define PVL_ROWS(set)                                                                              \
     void pvl_k_finish__##set(float *y, size_t y_stride, const float *tile, size_t rows,            \
                              size_t cols, const pvl_epilogue *e);                                  \
@@ -37,13 +46,18 @@
     void pvl_k_widen_keys__##set(float *out, const unsigned char *panel, size_t d);                \
     void pvl_k_widen_value__##set(float *out, const unsigned char *row, size_t d);                 \
     void pvl_k_mix__##set(float *o, const float *keep, const float *p, size_t p_stride,            \
-                          size_t rows, const float *v, size_t keys, size_t d)
+                          size_t rows, const float *v, size_t keys, size_t d);                     \
+    void pvl_k_scores_q8__##set(float *s, size_t s_stride, const float *q, size_t q_stride,        \
+                                size_t rows, const unsigned char *keys, size_t panels, size_t d);  \
+    void pvl_k_mix_q8__##set(float *o, const float *keep, float *p, size_t p_stride, size_t rows,  \
+                             const unsigned char *v, size_t keys, size_t d)
 
 PVL_TILES(scalar);
 PVL_ROWS(scalar);
 PVL_ATTENTION(scalar);
 #ifdef PVL_HAVE_SIMD128
 PVL_TILES(simd128);
+PVL_STREAMED(simd128);
 PVL_ROWS(simd128);
 PVL_ATTENTION(simd128);
 extern const pvl_wide pvl_k_wide_q8__simd128, pvl_k_wide_q8w__simd128, pvl_k_wide_q4__simd128,
@@ -53,7 +67,9 @@ void pvl_k_widen_row__simd128(unsigned char *out, const unsigned char *q, size_t
 #endif
 #ifdef PVL_HAVE_RELAXED
 PVL_TILES(relaxed);
+PVL_STREAMED(relaxed);
 PVL_TILES(relaxed_dot);
+PVL_STREAMED(relaxed_dot);
 PVL_ROWS(relaxed);
 PVL_ATTENTION(relaxed);
 /* What the engine makes of the 32-bit relaxed dot. */

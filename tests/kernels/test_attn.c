@@ -76,7 +76,8 @@ static const shape shapes[] = {
     {2, 2, 64, 65, 65, false},  {14, 2, 64, 1, 130, true},  {14, 2, 64, 9, 73, true},
     {16, 8, 128, 3, 200, true}, {4, 4, 96, 33, 97, true},   {3, 3, 8, 7, 64, false},
     {3, 1, 24, 40, 129, true},  {1, 1, 40, 130, 130, true}, {2, 2, 16, 63, 63, false},
-    {4, 2, 112, 1, 9, true},
+    {4, 2, 112, 1, 9, true},    {3, 3, 72, 1, 131, true},   {3, 1, 40, 1, 77, true},
+    {4, 2, 24, 2, 131, true},
 };
 
 TEST(shapes_sets_and_caches) {
@@ -86,9 +87,11 @@ TEST(shapes_sets_and_caches) {
         size_t nq = s->n * s->heads * s->d, nk = s->positions * s->kv_heads * s->d;
         float *q = normals_new(&rng, nq, 1.5f), *k = normals_new(&rng, nk, 1.5f),
               *v = normals_new(&rng, nk, 1), *expect = floats_new(nq), *out = floats_new(nq),
-              *first = floats_new(nq);
+              *first = floats_new(nq), *scalar[2] = {floats_new(nq), floats_new(nq)};
         float scale = 1.0f / sqrtf((float)s->d);
         plain_attention(expect, q, k, v, s, scale);
+        for (int type = 0; type < 2; type++)
+            run_attention("scalar", 1, (pvl_cache_type)type, scalar[type], q, k, v, s, scale);
         for (const char *const *set = pvl_kernels_list(); *set; set++) {
             for (int type = 0; type < 2; type++) {
                 static const int threads[] = {1, 2, 3, 4, 8};
@@ -101,6 +104,7 @@ TEST(shapes_sets_and_caches) {
                                bound = type == PVL_CACHE_Q8 ? 1.5e-2 : 2e-6;
                         CHECK_MSG(error <= bound, "%s, shape %zu, cache %d: differs by %.3g", *set,
                                   i, type, error);
+                        CHECK_REL_L2(out, scalar[type], nq, 2e-6);
                         memcpy(first, out, nq * sizeof *out);
                     } else {
                         CHECK_MSG(memcmp(first, out, nq * sizeof *out) == 0,
@@ -115,6 +119,8 @@ TEST(shapes_sets_and_caches) {
         pvl_free(NULL, expect);
         pvl_free(NULL, out);
         pvl_free(NULL, first);
+        pvl_free(NULL, scalar[0]);
+        pvl_free(NULL, scalar[1]);
     }
 }
 
