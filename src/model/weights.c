@@ -9,6 +9,8 @@
 /* Rows are packed from a staging buffer: large enough that the team shares the work, small beside
  * any model. */
 enum { STAGE_BYTES = 4 << 20 };
+/* From so many bytes on, whole groups of rows are packed from where the caller has them. */
+enum { DIRECT_BYTES = 256 << 10 };
 
 typedef enum slot_kind {
     SLOT_SKIP,     /* known and not needed */
@@ -362,9 +364,9 @@ pvl_status pvl_model_header(pvl_model *m, const char *name, const pvl_gguf *g, p
     for (size_t i = 0; i < count; i++) {
         PVL_TRY(place_tensor(m, &m->slots[i], pvl_gguf_tensor_at(g, i), err));
         size_t need = stage_capacity(&m->slots[i]);
-        /* Rows that change places are gathered behind the tensor, a group at a time. */
+        /* Rows that change places are gathered behind the tensor, a group for each member. */
         if (m->slots[i].kind == SLOT_PERMUTED)
-            need += PVL_ROW_GROUP * m->slots[i].row_bytes;
+            need += (size_t)pvl_team_size(m->team) * PVL_ROW_GROUP * m->slots[i].row_bytes;
         if (need > stage)
             stage = need;
     }
@@ -399,24 +401,35 @@ static void pack_range(void *arg, size_t begin, size_t end, int member) {
 static void pack(const pvl_model *m, const pvl_matrix *w, const unsigned char *src, size_t first,
                  size_t count, size_t row_bytes) {
     struct pack_job job = {w, src, first, count, row_bytes};
-    pvl_parallel_for(m->team, (count + PVL_ROW_GROUP - 1) / PVL_ROW_GROUP, 8, pack_range, &job);
+    pvl_parallel_for(m->team, (count + PVL_ROW_GROUP - 1) / PVL_ROW_GROUP, 2, pack_range, &job);
 }
 
-/* File row 2i+s of a head is row s*(d/2)+i of the half-rotation order. Gathers one group at a time.
- */
-static void pack_permuted(pvl_model *m, const pvl_slot *slot) {
-    size_t d = slot->row_count / slot->heads, half = d / 2;
-    unsigned char *group = m->stage + slot->row_count * slot->row_bytes;
-    for (size_t first = 0; first < slot->row_count; first += PVL_ROW_GROUP) {
-        for (size_t j = 0; j < PVL_ROW_GROUP && first + j < slot->row_count; j++) {
+struct permuted_job {
+    const pvl_slot *slot;
+    unsigned char *stage;
+};
+
+/* File row 2i+s of a head is row s*(d/2)+i of the half-rotation order. */
+static void pack_permuted_range(void *arg, size_t begin, size_t end, int member) {
+    const struct permuted_job *job = arg;
+    const pvl_slot *slot = job->slot;
+    size_t d = slot->row_count / slot->heads, half = d / 2, bytes = slot->row_bytes;
+    unsigned char *group = job->stage + (slot->row_count + (size_t)member * PVL_ROW_GROUP) * bytes;
+    for (size_t first = begin * PVL_ROW_GROUP; first < end * PVL_ROW_GROUP;
+         first += PVL_ROW_GROUP) {
+        size_t rest = slot->row_count - first, count = rest < PVL_ROW_GROUP ? rest : PVL_ROW_GROUP;
+        for (size_t j = 0; j < count; j++) {
             size_t row = first + j, head = row / d, s = row % d / half, i = row % half;
-            memcpy(group + j * slot->row_bytes, m->stage + (head * d + 2 * i + s) * slot->row_bytes,
-                   slot->row_bytes);
+            memcpy(group + j * bytes, job->stage + (head * d + 2 * i + s) * bytes, bytes);
         }
-        size_t count =
-            slot->row_count - first < PVL_ROW_GROUP ? slot->row_count - first : PVL_ROW_GROUP;
         pvl_matrix_set_rows(slot->matrix, first, count, group);
     }
+}
+
+static void pack_permuted(const pvl_model *m, const pvl_slot *slot) {
+    struct permuted_job job = {slot, m->stage};
+    pvl_parallel_for(m->team, (slot->row_count + PVL_ROW_GROUP - 1) / PVL_ROW_GROUP, 2,
+                     pack_permuted_range, &job);
 }
 
 static void drain(pvl_model *m, pvl_slot *slot) {
@@ -433,6 +446,31 @@ static void drain(pvl_model *m, pvl_slot *slot) {
     }
     slot->rows_done += rows;
     m->stage_fill = 0;
+}
+
+/* Packs what it can of the next n bytes without staging them; returns how many those are. */
+static size_t pack_direct(pvl_model *m, pvl_slot *slot, const unsigned char *src, size_t n) {
+    size_t group = slot->row_bytes * PVL_ROW_GROUP;
+    if (slot->kind != SLOT_MATRIX || n < DIRECT_BYTES || m->stage_fill % group != 0)
+        return 0;
+    drain(m, slot);
+    size_t rows = n / slot->row_bytes;
+    if (slot->rows_done + rows < slot->row_count)
+        rows -= rows % PVL_ROW_GROUP;
+    pack(m, slot->matrix, src, slot->rows_done, rows, slot->row_bytes);
+    slot->rows_done += rows;
+    slot->bytes_done += rows * slot->row_bytes;
+    return rows * slot->row_bytes;
+}
+
+/* How many of n bytes go to the stage next: to the end of a group of rows where packing goes on
+ * without it behind them. */
+static size_t stage_room(const pvl_model *m, const pvl_slot *slot, size_t n) {
+    size_t group = slot->row_bytes * PVL_ROW_GROUP, over = m->stage_fill % group;
+    size_t room = stage_capacity(slot) - m->stage_fill;
+    if (slot->kind == SLOT_MATRIX && over && n >= DIRECT_BYTES + group && group - over < room)
+        room = group - over;
+    return n < room ? n : room;
 }
 
 pvl_status pvl_model_data(pvl_model *m, const pvl_gguf *g, size_t index, const void *bytes,
@@ -455,14 +493,17 @@ pvl_status pvl_model_data(pvl_model *m, const pvl_gguf *g, size_t index, const v
     size_t capacity = stage_capacity(slot);
     const unsigned char *src = bytes;
     while (n) {
-        size_t room = capacity - m->stage_fill, take = n < room ? n : room;
-        memcpy(m->stage + m->stage_fill, src, take);
-        m->stage_fill += take;
-        slot->bytes_done += take;
+        size_t take = pack_direct(m, slot, src, n);
+        if (!take) {
+            take = stage_room(m, slot, n);
+            memcpy(m->stage + m->stage_fill, src, take);
+            m->stage_fill += take;
+            slot->bytes_done += take;
+            if (m->stage_fill == capacity || slot->bytes_done == total)
+                drain(m, slot);
+        }
         src += take;
         n -= take;
-        if (m->stage_fill == capacity || slot->bytes_done == total)
-            drain(m, slot);
     }
     return PVL_OK;
 }

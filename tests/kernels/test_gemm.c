@@ -47,6 +47,83 @@ TEST(packing_keeps_every_type) {
     }
 }
 
+/* Where the halves that scale a block lie; -1 for none. */
+static void scale_places(pvl_dtype type, int at[2]) {
+    const pvl_dtype_traits *t = pvl_dtype_find((uint32_t)type);
+    int end = (int)t->block_bytes;
+    at[0] = 0;
+    at[1] = -1;
+    if (type == PVL_DTYPE_Q4_1 || type == PVL_DTYPE_Q5_1 || type == PVL_DTYPE_Q4_K ||
+        type == PVL_DTYPE_Q5_K) {
+        at[1] = 2;
+    } else if (type == PVL_DTYPE_Q2_K) {
+        at[0] = end - 4;
+        at[1] = end - 2;
+    } else if (type == PVL_DTYPE_Q3_K || type == PVL_DTYPE_Q6_K) {
+        at[0] = end - 2;
+    }
+}
+
+/* Bits without infinities and NaN, of every exponent up to 1, subnormals included; the same in
+ * every run, so not of test_rng. */
+static unsigned char *bits_new(uint32_t *seed, pvl_dtype type, size_t values) {
+    const pvl_dtype_traits *t = pvl_dtype_find((uint32_t)type);
+    size_t bytes = values / t->block_length * t->block_bytes;
+    unsigned char *b = malloc(bytes);
+    if (!b)
+        exit(1);
+    for (size_t i = 0; i < bytes; i++) {
+        *seed = *seed * 1664525u + 1013904223u;
+        b[i] = (unsigned char)(*seed >> 24);
+    }
+    int at[2];
+    scale_places(type, at);
+    for (size_t i = 0; i < bytes; i += t->block_bytes) {
+        if (t->block_length == 1) {
+            b[i + t->block_bytes - 1] &= 0xBF;
+            continue;
+        }
+        for (int k = 0; k < 2; k++) {
+            if (at[k] >= 0)
+                b[i + (size_t)at[k] + 1] &= 0xBF;
+        }
+    }
+    return b;
+}
+
+/* The packed bytes of every type, as plain loops made them once: vector code must not change one.
+ */
+TEST(packing_is_the_same_to_the_byte) {
+    static const struct {
+        size_t rows, cols;
+    } shapes[] = {{19, 512}, {8, 96}, {3, 256}, {16, 588}};
+    static const uint64_t expect[TYPES] = {
+        0x45F495815868FC59u, 0x163F8432A7EFFEAFu, 0x6310263D7E72621Au, 0x40D2582730A71206u,
+        0xB9AFB5154C143481u, 0x2B1ACB48AAA5B1E7u, 0x399465CAA66BE6DDu, 0xCDCD4ED4B06D7FA5u,
+        0xDA8BB73597BADFE5u, 0xF1844635FD984423u, 0xB84D6309C27F1006u, 0x4DF7F80774EF2AB4u,
+        0x0461D50C4C3BF844u, 0xEDA2B0EBB5BC4853u, 0x89634BBAA201C8A2u};
+    for (size_t t = 0; t < TYPES; t++) {
+        uint32_t seed = (uint32_t)t;
+        const pvl_dtype_traits *traits = pvl_dtype_find((uint32_t)all_types[t]);
+        uint64_t hash = 0xCBF29CE484222325u;
+        for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+            for (int f32 = 0; f32 < 2; f32++) {
+                size_t rows = shapes[s].rows, cols = shapes[s].cols;
+                if (cols % traits->block_length != 0)
+                    continue;
+                unsigned char *file = bits_new(&seed, all_types[t], rows * cols);
+                pvl_matrix m = matrix_new(all_types[t], rows, cols, f32 != 0, file);
+                for (size_t i = 0; i < m.bytes; i++)
+                    hash = (hash ^ m.data[i]) * 0x100000001B3u;
+                matrix_free(&m);
+                free(file);
+            }
+        }
+        CHECK_MSG(hash == expect[t], "%s: the packed bytes have hash 0x%016llX",
+                  pvl_dtype_name((uint32_t)all_types[t]), (unsigned long long)hash);
+    }
+}
+
 TEST(forms_and_sizes) {
     pvl_matrix m;
     pvl_error err = {0};
@@ -339,6 +416,7 @@ TEST(selection) {
     printf("%s\n", err.message); /* names the sets that were tested here */
 }
 
-TEST_MAIN(CASE(packing_keeps_every_type), CASE(forms_and_sizes), CASE(products_of_every_type),
-          CASE(awkward_sizes), CASE(extreme_values), CASE(zeros_and_not_finite), CASE(epilogues),
+TEST_MAIN(CASE(packing_keeps_every_type), CASE(packing_is_the_same_to_the_byte),
+          CASE(forms_and_sizes), CASE(products_of_every_type), CASE(awkward_sizes),
+          CASE(extreme_values), CASE(zeros_and_not_finite), CASE(epilogues),
           CASE(cancelled_products_return), CASE(selection))
