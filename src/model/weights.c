@@ -363,8 +363,9 @@ pvl_status pvl_model_header(pvl_model *m, const char *name, const pvl_gguf *g, p
         PVL_TRY(place_tensor(m, &m->slots[i], pvl_gguf_tensor_at(g, i), err));
         size_t need = stage_capacity(&m->slots[i]);
         /* Rows that change places are gathered behind the tensor, a group at a time. */
-        if (m->slots[i].kind == SLOT_PERMUTED)
-            need += PVL_ROW_GROUP * m->slots[i].row_bytes;
+        if (m->slots[i].kind == SLOT_PERMUTED &&
+            !pvl_size_add(&need, need, PVL_ROW_GROUP * m->slots[i].row_bytes))
+            need = SIZE_MAX; /* which no allocation grants */
         if (need > stage)
             stage = need;
     }
