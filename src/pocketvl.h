@@ -211,7 +211,7 @@ typedef struct pvl_prompt_options {
     float top_p;              /* 0 = 1 */
     float repetition_penalty; /* 0 = 1 */
     uint64_t seed;
-    const char *const *stop; /* strings that end the answer and are not part of it */
+    const char *const *stop; /* strings that end the answer and are not part of it: up to 256 */
     size_t stop_count;
 } pvl_prompt_options;
 

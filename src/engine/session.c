@@ -8,6 +8,8 @@ enum {
     DEFAULT_CONTEXT = 4096,
     DEFAULT_BATCH = 256,
     MAX_BATCH = 4096,
+    MAX_STOPS = 256,
+    MAX_STOP_BYTES = 1024,
     VISUAL_CACHE_BYTES = 64 << 20
 };
 
@@ -458,11 +460,15 @@ static pvl_status copy_stops(pvl_session *s, const pvl_prompt_options *o, pvl_er
     s->stop_count = 0;
     if (!o->stop_count)
         return PVL_OK;
+    if (o->stop_count > MAX_STOPS)
+        return pvl_fail(err, PVL_E_ARGUMENT, "At most %d stop strings are possible, not %zu.",
+                        MAX_STOPS, o->stop_count);
     size_t bytes = 0;
     for (size_t i = 0; i < o->stop_count; i++) {
         size_t len = strlen(o->stop[i]);
-        if (len == 0 || len > 1024)
-            return pvl_fail(err, PVL_E_ARGUMENT, "A stop string must have 1 to 1024 bytes.");
+        if (len == 0 || len > MAX_STOP_BYTES)
+            return pvl_fail(err, PVL_E_ARGUMENT, "A stop string must have 1 to %d bytes.",
+                            MAX_STOP_BYTES);
         bytes += len + 1;
     }
     void *p;

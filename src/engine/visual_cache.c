@@ -69,9 +69,9 @@ pvl_status pvl_visual_cache_add(pvl_visual_cache *cache, pvl_visual_entry **out,
         return pvl_fail(err, PVL_E_MEMORY,
                         "The picture has too many tiles for this machine's address space.");
     }
-    while (cache->bytes + bytes > cache->max_bytes && (old = oldest(cache, pinned)) != NULL) {
+    size_t room = bytes < cache->max_bytes ? cache->max_bytes - bytes : 0; /* for the others */
+    while (cache->bytes > room && (old = oldest(cache, pinned)) != NULL)
         pvl_visual_cache_remove(cache, old);
-    }
     for (size_t i = 0; i < PVL_VISUAL_CACHE_ENTRIES && !slot; i++) {
         if (!cache->entries[i].tokens)
             slot = &cache->entries[i];

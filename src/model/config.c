@@ -73,8 +73,8 @@ static pvl_status check_heads(const pvl_gguf *g, size_t hidden, size_t heads, si
 /* "Dynamic NTK", which llama.cpp's keys cannot say: the base grows with what goes beyond the length
  * of training, up to `factor` times that length. */
 static pvl_status read_dynamic_rope(pvl_llm_config *c, const pvl_gguf *g, pvl_error *err) {
-    PVL_TRY(
-        read_float(&c->dynamic_factor, g, "pocketvl.rope.dynamic_factor", 0.0f, 0.0f, 64.0f, err));
+    PVL_TRY(read_float(&c->dynamic_factor, g, "pocketvl.rope.dynamic_factor", 0.0f, 0.0f,
+                       (float)PVL_MAX_DYNAMIC_FACTOR, err));
     if (c->dynamic_factor <= 0.0f)
         return PVL_OK;
     PVL_TRY(read_size(&c->original_context, g, "pocketvl.rope.original_context", c->context,

@@ -17,7 +17,8 @@ enum {
     PVL_MAX_LAYERS = 256,
     PVL_MAX_WIDTH = 65536,
     PVL_MAX_VOCABULARY = 2 * 1024 * 1024,
-    PVL_MAX_CONTEXT = 1024 * 1024
+    PVL_MAX_CONTEXT = 1024 * 1024,
+    PVL_MAX_DYNAMIC_FACTOR = 64
 };
 
 typedef struct pvl_llm_config {

@@ -365,8 +365,12 @@ pvl_status pvl_model_header(pvl_model *m, const char *name, const pvl_gguf *g, p
         PVL_TRY(place_tensor(m, &m->slots[i], pvl_gguf_tensor_at(g, i), err));
         size_t need = stage_capacity(&m->slots[i]);
         /* Rows that change places are gathered behind the tensor, a group for each member. */
-        if (m->slots[i].kind == SLOT_PERMUTED)
-            need += (size_t)pvl_team_size(m->team) * PVL_ROW_GROUP * m->slots[i].row_bytes;
+        size_t gathered = 0;
+        if (m->slots[i].kind == SLOT_PERMUTED &&
+            (!pvl_size_mul(&gathered, (size_t)pvl_team_size(m->team) * PVL_ROW_GROUP,
+                           m->slots[i].row_bytes) ||
+             !pvl_size_add(&need, need, gathered)))
+            need = SIZE_MAX; /* which no allocation grants */
         if (need > stage)
             stage = need;
     }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "pocketvl.h"
+#include "tools/gguf_file.h"
 
 enum { MAX_FILES = 256, MAX_IMAGES = 16, READ_BYTES = 8 << 20 };
 
@@ -51,36 +52,18 @@ static bool number(const char *text, float *out) {
     return errno == 0 && *text && !*end;
 }
 
-static char *copy(const char *text) {
-    size_t bytes = strlen(text) + 1;
-    char *p = malloc(bytes);
-    if (p)
-        memcpy(p, text, bytes);
-    return p;
-}
-
 /* "x-00001-of-00003.gguf" stands for its three parts. */
 static bool add_model(struct arguments *a, const char *path) {
-    size_t len = strlen(path);
-    const char *end = len > 20 ? path + len - 20 : "";
-    unsigned long parts = 0;
-    if (strncmp(end, "-00001-of-", 10) == 0 && strcmp(end + 15, ".gguf") == 0 &&
-        strspn(end + 10, "0123456789") == 5)
-        parts = strtoul(end + 10, NULL, 10);
-    if (parts >= 1) {
-        for (unsigned long i = 1; i <= parts && a->model_count < MAX_FILES; i++) {
-            char *p = copy(path);
-            if (!p)
-                return false;
-            snprintf(p + len - 20, 21, "-%05lu-of-%05lu.gguf", i % 100000u, parts % 100000u);
-            a->models[a->model_count++] = p;
+    unsigned parts = pvl_gguf_parts_of(path), count = parts ? parts : 1;
+    for (unsigned i = 1; i <= count; i++) {
+        char *name = parts ? pvl_gguf_part_path(path, i) : strdup(path);
+        if (!name || a->model_count == MAX_FILES) {
+            free(name);
+            return false;
         }
-        return true;
+        a->models[a->model_count++] = name;
     }
-    if (a->model_count == MAX_FILES)
-        return false;
-    a->models[a->model_count] = copy(path);
-    return a->models[a->model_count++] != NULL;
+    return true;
 }
 
 static bool set_option(struct arguments *a, const char *name, const char *value) {

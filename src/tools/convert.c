@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "model/config.h"
 #include "pocketvl.h"
 #include "tools/command.h"
 #include "tools/hf_config.h"
@@ -217,6 +218,8 @@ static pvl_status write_manifest(run *r, pvl_error *err) {
     size_t longest = r->config.context;
     if (r->config.dynamic_factor > 1)
         longest = (size_t)((double)longest * r->config.dynamic_factor);
+    if (longest > PVL_MAX_CONTEXT)
+        longest = PVL_MAX_CONTEXT; /* as the engine does */
     bool known = estimate(r, &memory, &kv_cache_q8, context);
     pvl_manifest m = {.name = r->name,
                       .title = r->o->title ? r->o->title : r->name,

@@ -60,33 +60,43 @@ static pvl_status open_part(pvl_gguf_files *f, const char *path, pvl_error *err)
     return PVL_OK;
 }
 
-static pvl_status open_split(pvl_gguf_files *f, const char *path, uint32_t count, pvl_error *err) {
+unsigned pvl_gguf_parts_of(const char *path) {
     size_t n = strlen(path);
     unsigned part, parts;
     int used = 0;
     bool named = n > SUFFIX && // NOLINTNEXTLINE(cert-err34-c): five digits fit
                  sscanf(path + n - SUFFIX, "-%5u-of-%5u.gguf%n", &part, &parts, &used) == 2 &&
-                 used == SUFFIX && part == 1 && parts == count && count <= MAX_PARTS;
-    if (!named)
+                 used == SUFFIX && part == 1 && parts <= MAX_PARTS;
+    return named ? parts : 0;
+}
+
+char *pvl_gguf_part_path(const char *first, unsigned part) {
+    char *path = strdup(first);
+    char *digits = path ? path + strlen(path) - SUFFIX + 1 : NULL;
+    for (int i = 4; digits && i >= 0; i--, part /= 10)
+        digits[i] = (char)('0' + part % 10);
+    return path;
+}
+
+static pvl_status open_split(pvl_gguf_files *f, const char *path, uint32_t count, pvl_error *err) {
+    if (pvl_gguf_parts_of(path) != count)
         return pvl_fail(
             err, PVL_E_FORMAT,
             "%s is one of %u parts, but is not named NAME-00001-of-%05u.gguf: give the first "
             "part of the set under its own name.",
             path, count, count);
-    char *name = malloc(n + 1);
-    if (!name)
-        return no_memory(path, err);
     pvl_status status = PVL_OK;
     for (unsigned i = 2; status == PVL_OK && i <= count; i++) {
-        memcpy(name, path, n + 1);
-        snprintf(name + n - SUFFIX, SUFFIX + 1, "-%05u-of-%05u.gguf", i % 100000u, count % 100000u);
+        char *name = pvl_gguf_part_path(path, i);
+        if (!name)
+            return no_memory(path, err);
         status = open_part(f, name, err);
         uint32_t no = 0;
         if (status == PVL_OK &&
             (!pvl_gguf_u32(f->parts[f->count - 1].head, "split.no", &no) || no != i - 1))
             status = pvl_fail(err, PVL_E_FORMAT, "%s is not part %u of its model.", name, i);
+        free(name);
     }
-    free(name);
     return status;
 }
 

@@ -25,6 +25,11 @@ typedef struct pvl_gguf_files {
 pvl_status pvl_gguf_files_open(pvl_gguf_files *out, const char *path, pvl_error *err);
 void pvl_gguf_files_close(pvl_gguf_files *f);
 
+/* Parts of the set whose first one is named so (NAME-00001-of-00003.gguf); 0 for any other name. */
+unsigned pvl_gguf_parts_of(const char *path);
+/* The path of a part (from 1) of such a set, to be freed; NULL without memory. */
+char *pvl_gguf_part_path(const char *first, unsigned part);
+
 /* n bytes of a tensor's data from `offset` on. */
 pvl_status pvl_gguf_part_read(pvl_gguf_part *part, const pvl_gguf_tensor *t, void *out, size_t n,
                               uint64_t offset, pvl_error *err);

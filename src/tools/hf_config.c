@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/config.h"
 #include "text/template.h"
 #include "tools/io.h"
 #include "tools/json.h"
@@ -112,8 +113,13 @@ static pvl_status read_rope(pvl_hf_config *c, pvl_json llm, pvl_error *err) {
         pvl_json_string(scaling, "rope_type", pvl_json_string(scaling, "type", "default"));
     if (strcmp(type, "default") == 0)
         return PVL_OK;
-    if (strcmp(type, "dynamic") == 0)
-        return pvl_json_number(&c->dynamic_factor, scaling, "factor", NAN, err);
+    if (strcmp(type, "dynamic") == 0) {
+        PVL_TRY(pvl_json_number(&c->dynamic_factor, scaling, "factor", NAN, err));
+        if (c->dynamic_factor >= 1 && c->dynamic_factor <= PVL_MAX_DYNAMIC_FACTOR)
+            return PVL_OK;
+        return pvl_fail(err, PVL_E_FORMAT, "%s: \"factor\" must be from 1 to %d.", scaling.file,
+                        PVL_MAX_DYNAMIC_FACTOR);
+    }
     if (c->arch == PVL_HF_PHI3 && (strcmp(type, "su") == 0 || strcmp(type, "longrope") == 0))
         return read_longrope(c, llm, scaling, err);
     return refuse(llm, "rope_scaling", type, "dynamic, and Phi-3's su and longrope,", err);

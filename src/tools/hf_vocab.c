@@ -125,15 +125,17 @@ static pvl_status read_merges(pvl_hf_vocab *v, const char *path, pvl_error *err)
     size_t bytes, capacity = 0, number = 0;
     PVL_TRY(pvl_io_read(&text, &bytes, path, MAX_FILE, err));
     pvl_status status = PVL_OK;
-    for (char *line = text; status == PVL_OK && line < text + bytes; number++) {
-        size_t n = strcspn(line, "\n"), used = n;
-        char *next = line + n + (line[n] == '\n');
+    const char *end = text + bytes; /* a zero byte is no end, and no part of a piece */
+    for (const char *line = text, *next; status == PVL_OK && line < end; number++) {
+        const char *newline = memchr(line, '\n', (size_t)(end - line));
+        size_t used = (size_t)((newline ? newline : end) - line);
+        next = newline ? newline + 1 : end;
         if (used && line[used - 1] == '\r')
             used--;
-        char *space = memchr(line, ' ', used);
+        const char *space = memchr(line, ' ', used);
         if (used && !(number == 0 && strncmp(line, "#version", 8) == 0)) {
             size_t left = space ? (size_t)(space - line) : 0, right = space ? used - left - 1 : 0;
-            if (!left || !right || memchr(space + 1, ' ', right))
+            if (!left || !right || memchr(space + 1, ' ', right) || memchr(line, 0, used))
                 status = pvl_fail(err, PVL_E_FORMAT, "%s: line %zu is not two pieces and a space.",
                                   path, number + 1);
             else

@@ -158,10 +158,14 @@ static pvl_status read_header(pvl_checkpoint *c, size_t file, const char *text, 
         return PVL_OK;
     pvl_st_tensor *t = c->tensors + first;
     qsort(t, n, sizeof *t, by_offset);
-    for (size_t i = 1; i < n; i++) {
-        if (t[i].begin < t[i - 1].begin + t[i - 1].bytes && t[i].bytes)
+    const pvl_st_tensor *last = NULL; /* with data: empty ones may stand anywhere */
+    for (size_t i = 0; i < n; i++) {
+        if (!t[i].bytes)
+            continue;
+        if (last && t[i].begin < last->begin + last->bytes)
             return pvl_fail(err, PVL_E_FORMAT, "%s: tensors %.100s and %.100s overlap.",
-                            c->files[file].path, t[i - 1].name, t[i].name);
+                            c->files[file].path, last->name, t[i].name);
+        last = &t[i];
     }
     return PVL_OK;
 }

@@ -10,8 +10,9 @@
 
 #define EXPORT(name) __attribute__((export_name(name)))
 
-/* Products of a block: ROWS activations x COLS weights, DEPTH deep; both fit a cache of 32 KB. The stream is half of what
- * one token of the 1B reads: servers have last-level caches of 300 MB, in which a short stream would stay. */
+/* Products of a block: ROWS activations x COLS weights, DEPTH deep; both fit a cache of 32 KB. The
+ * stream is half of what one token of the 1B reads: servers have last-level caches of 300 MB, in
+ * which a short stream would stay. */
 enum { ROWS = 4, COLS = 8, DEPTH = 512, STREAM_BYTES = 192 << 20 };
 
 static _Alignas(64) int8_t weights8[DEPTH * COLS];

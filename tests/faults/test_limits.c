@@ -1,10 +1,11 @@
 /* Limits that no other test reaches (the table is in src/README.md), and size products that 32 bits
  * do not hold: refused where they would wrap, as in WebAssembly, and right where they do not. */
-#include "../test.h"
+#include "../engine.h"
 
 #include "engine/internal.h"
 #include "model/llm.h"
 #include "model/vit.h"
+#include "tensor/gguf_write.h"
 
 enum { NARROW = SIZE_MAX <= UINT32_MAX };
 
@@ -80,21 +81,68 @@ TEST(a_session_beyond_32_bits) {
         CHECK_CONTAINS(err.message, "address space");
 }
 
-static pvl_engine *load(void) {
-    static const char path[] = "tests/fixtures/model/qwen2-q4_0.gguf";
-    size_t n;
-    unsigned char *file = test_read_file(path, &n);
-    pvl_loader *loader;
-    pvl_engine *engine = NULL;
-    pvl_error err = {0};
-    CHECK_EQ_INT(pvl_loader_new(&loader, NULL, &err), PVL_OK);
-    if (file && pvl_loader_begin_file(loader, path, n, &err) == PVL_OK &&
-        pvl_loader_push(loader, file, n, &err) == PVL_OK)
-        pvl_loader_finish(loader, &engine, &err);
-    CHECK_MSG(engine != NULL, "%s", err.message);
-    free(file);
-    return engine;
+typedef struct head {
+    unsigned char data[4096];
+    size_t bytes;
+} head;
+
+static pvl_status keep(void *ctx, const void *bytes, size_t n, pvl_error *err) {
+    head *h = ctx;
+    if (n > sizeof h->data - h->bytes)
+        return pvl_fail(err, PVL_E_INTERNAL, "The head is longer than expected.");
+    memcpy(h->data + h->bytes, bytes, n);
+    h->bytes += n;
+    return PVL_OK;
 }
+
+/* A file's head with one tensor: queries of 2^32 - 2^21 bytes, whose rows change places while they
+ * are loaded, through eight rows behind them: 2^32 together, which is 0 in 32 bits. */
+static void wide_queries(head *out, pvl_error *err) {
+    static const struct {
+        const char *key;
+        uint32_t value;
+    } sizes[] = {{"block_count", 1},
+                 {"embedding_length", 65536},
+                 {"feed_forward_length", 65536},
+                 {"attention.head_count", 2047},
+                 {"attention.key_length", 8},
+                 {"context_length", 4096}};
+    const size_t ne[] = {65536, (size_t)2047 * 8};
+    const pvl_gguf_string token = {"a", 1};
+    pvl_gguf_writer *w;
+    *out = (head){0};
+    REQUIRE(pvl_gguf_writer_new(&w, NULL, err) == PVL_OK);
+    pvl_gguf_writer_str(w, "general.architecture", "internlm2", err);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        char key[64];
+        snprintf(key, sizeof key, "internlm2.%s", sizes[i].key);
+        pvl_gguf_writer_u32(w, key, sizes[i].value, err);
+    }
+    pvl_gguf_writer_array_str(w, "tokenizer.ggml.tokens", &token, 1, err);
+    pvl_gguf_writer_tensor(w, "blk.0.attn_q.weight", PVL_DTYPE_F32, ne, 2, err);
+    pvl_gguf_writer_plan(w, 0, err);
+    pvl_gguf_writer_begin(w, 0, keep, out, err);
+    pvl_gguf_writer_free(w);
+}
+
+TEST(a_loading_buffer_beyond_32_bits) {
+    pvl_error err = {0};
+    head h;
+    pvl_gguf *g;
+    pvl_model m;
+    wide_queries(&h, &err);
+    CHECK_MSG(err.code == PVL_OK, "%s", err.message);
+    REQUIRE(pvl_gguf_parse_head(&g, NULL, NULL, "wide", h.data, h.bytes, 0, &err) == PVL_OK);
+    pvl_model_init(&m, NULL, NULL, false, true);
+    CHECK_MSG(pvl_model_header(&m, "wide", g, &err) == PVL_OK, "%s", err.message);
+    CHECK_MSG(m.staging_peak >= (uint64_t)65536 * 2047 * 8 * 4,
+              "the loading buffer has %llu bytes, fewer than the tensor",
+              (unsigned long long)m.staging_peak);
+    pvl_model_free(&m);
+    pvl_gguf_free(g);
+}
+
+static const char small[] = "tests/fixtures/model/qwen2-q4_0.gguf";
 
 TEST(sessions) {
     static const struct {
@@ -103,7 +151,7 @@ TEST(sessions) {
     } cases[] = {{{.context = 15}, "from 16 to"},        {{.context = -1}, "from 16 to"},
                  {{.context = INT32_MAX}, "from 16 to"}, {{.max_batch = 4097}, "from 1 to 4096"},
                  {{.max_batch = -1}, "from 1 to 4096"},  {{.kv_type = (pvl_kv_type)2}, "kv_type"}};
-    pvl_engine *e = load();
+    pvl_engine *e = engine_load(small, NULL);
     REQUIRE(e);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         pvl_session *s;
@@ -120,15 +168,8 @@ TEST(sessions) {
     pvl_engine_free(e);
 }
 
-static pvl_status ask(pvl_session *s, const char *text, size_t bytes,
-                      const pvl_prompt_options *options, pvl_error *err) {
-    pvl_part part = {.text = text, .text_bytes = bytes};
-    pvl_message message = {PVL_ROLE_USER, &part, 1};
-    return pvl_session_prompt(s, &message, 1, options, err);
-}
-
 TEST(prompts) {
-    pvl_engine *e = load();
+    pvl_engine *e = engine_load(small, NULL);
     REQUIRE(e);
     pvl_session *s;
     REQUIRE(pvl_session_new(&s, e, &(pvl_session_options){.context = 64}, NULL) == PVL_OK);
@@ -149,26 +190,31 @@ TEST(prompts) {
     REQUIRE(text);
     memset(text, 'a', bytes);
     err = (pvl_error){0};
-    CHECK_EQ_INT(ask(s, text, bytes, NULL, &err), PVL_E_LIMIT);
+    CHECK_EQ_INT(engine_ask(s, text, bytes, NULL, &err), PVL_E_LIMIT);
     CHECK_CONTAINS(err.message, "text");
     err = (pvl_error){0};
-    CHECK_EQ_INT(ask(s, text, 5000, NULL, &err), PVL_E_CONTEXT);
+    CHECK_EQ_INT(engine_ask(s, text, 5000, NULL, &err), PVL_E_CONTEXT);
     CHECK_CONTAINS(err.message, "the context holds 64");
     text[1025] = 0;
     const char *const stops[] = {text};
     err = (pvl_error){0};
     pvl_prompt_options options = {.stop = stops, .stop_count = 1};
-    CHECK_EQ_INT(ask(s, "a", 1, &options, &err), PVL_E_ARGUMENT);
+    CHECK_EQ_INT(engine_ask(s, "a", 1, &options, &err), PVL_E_ARGUMENT);
     CHECK_CONTAINS(err.message, "1 to 1024 bytes");
+    err = (pvl_error){0};
+    options.stop_count = 257; /* counted before one is looked at */
+    CHECK_EQ_INT(engine_ask(s, "a", 1, &options, &err), PVL_E_ARGUMENT);
+    CHECK_CONTAINS(err.message, "At most 256");
     free(text);
 
     err = (pvl_error){0};
-    CHECK_EQ_INT(ask(s, "a", 1, &(pvl_prompt_options){.max_tiles = 41}, &err), PVL_E_ARGUMENT);
+    CHECK_EQ_INT(engine_ask(s, "a", 1, &(pvl_prompt_options){.max_tiles = 41}, &err),
+                 PVL_E_ARGUMENT);
     CHECK_CONTAINS(err.message, "from 1 to 40");
-    CHECK_EQ_INT(ask(s, "a", 1, NULL, NULL), PVL_OK); /* still good */
+    CHECK_EQ_INT(engine_ask(s, "a", 1, NULL, NULL), PVL_OK); /* still good */
     pvl_session_free(s);
     pvl_engine_free(e);
 }
 
-TEST_MAIN(CASE(buffers_beyond_32_bits), CASE(a_session_beyond_32_bits), CASE(sessions),
-          CASE(prompts))
+TEST_MAIN(CASE(buffers_beyond_32_bits), CASE(a_session_beyond_32_bits),
+          CASE(a_loading_buffer_beyond_32_bits), CASE(sessions), CASE(prompts))

@@ -1,8 +1,6 @@
 /* The nth allocation fails, for every n, through loading, a picture, a prompt, an answer and
  * closing: a status each time, nothing leaked, and what was there before still works. */
-#include "../test.h"
-
-#include "pocketvl.h"
+#include "../engine.h"
 
 static const char path[] = "tests/fixtures/model/qwen2-q4_0.gguf";
 
@@ -33,21 +31,9 @@ static unsigned char *file;
 static size_t file_bytes;
 
 static pvl_status load(pvl_engine **out, const pvl_allocator *a, pvl_error *err) {
-    pvl_loader *loader;
-    pvl_engine_options options = {.allocator = a, .threads = 2};
-    *out = NULL;
-    pvl_status status = pvl_loader_new(&loader, &options, err);
-    if (status != PVL_OK)
-        return status;
-    status = pvl_loader_begin_file(loader, "model.gguf", file_bytes, err);
-    for (size_t at = 0; status == PVL_OK && at < file_bytes; at += 65536) {
-        size_t n = file_bytes - at < 65536 ? file_bytes - at : 65536;
-        status = pvl_loader_push(loader, file + at, n, err);
-    }
-    if (status == PVL_OK)
-        return pvl_loader_finish(loader, out, err);
-    pvl_loader_free(loader);
-    return status;
+    const engine_file model = {"model.gguf", file, file_bytes};
+    return engine_from_files(out, &model, 1, &(pvl_engine_options){.allocator = a, .threads = 2},
+                             err);
 }
 
 static pvl_status make_picture(pvl_image **out, const pvl_allocator *a, pvl_error *err) {

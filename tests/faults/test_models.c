@@ -1,9 +1,8 @@
 /* Damaged, incomplete and hostile models at the loader: one sentence and a stable code each,
  * nothing leaked, and the next load works. The files are copies of a sound one with one thing
  * changed. */
-#include "../test.h"
+#include "../engine.h"
 
-#include "pocketvl.h"
 #include "tensor/gguf_write.h"
 
 static const char sound[] = "tests/fixtures/model/qwen2-q8_0.gguf";
@@ -28,21 +27,11 @@ static pvl_status append(void *ctx, const void *data, size_t n, pvl_error *err) 
 }
 
 static pvl_status load(const bytes *files, size_t count, pvl_error *err) {
-    pvl_loader *loader;
+    engine_file named[2] = {{0}};
     pvl_engine *engine;
-    pvl_status status = pvl_loader_new(&loader, NULL, err);
-    for (size_t i = 0; status == PVL_OK && i < count; i++) {
-        status = pvl_loader_begin_file(loader, "model.gguf", files[i].size, err);
-        for (size_t at = 0; status == PVL_OK && at < files[i].size; at += 70001) {
-            size_t n = files[i].size - at < 70001 ? files[i].size - at : 70001;
-            status = pvl_loader_push(loader, files[i].data + at, n, err);
-        }
-    }
-    if (status != PVL_OK) {
-        pvl_loader_free(loader);
-        return status;
-    }
-    status = pvl_loader_finish(loader, &engine, err);
+    for (size_t i = 0; i < count; i++)
+        named[i] = (engine_file){"model.gguf", files[i].data, files[i].size};
+    pvl_status status = engine_from_files(&engine, named, count, NULL, err);
     pvl_engine_free(engine);
     return status;
 }

@@ -1,5 +1,6 @@
 /* A published folder's configuration and tokenizer files. The input is a row of files: a byte that
- * names one, its text up to the next NUL. Byte 0 says whether the vocabulary alone is wanted. */
+ * names one, its text up to the next NUL; FF, which is in no text, stands for a NUL inside. Byte 0
+ * says whether the vocabulary alone is wanted. */
 #include "fuzz.h"
 
 #include "tools/hf_config.h"
@@ -26,13 +27,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         size_t which = take_between(&in, 0, NAMES - 1);
         const uint8_t *end = in.left ? memchr(in.data, 0, in.left) : NULL;
         size_t n = end ? (size_t)(end - in.data) : in.left;
-        /* The protobuf file holds zeros: it takes all that is left. */
-        if (strcmp(names[which], "tokenizer.model") == 0)
-            n = in.left;
-        fuzz_file(names[which], in.data, n);
+        /* The protobuf file holds zeros: it takes all that is left, as it is. */
+        bool binary = strcmp(names[which], "tokenizer.model") == 0;
+        size_t bytes;
+        char *text = take_bytes(&in, binary ? in.left : n, &bytes);
+        for (size_t i = 0; i < bytes && !binary; i++)
+            text[i] = text[i] == '\xFF' ? 0 : text[i];
+        fuzz_file(names[which], text, bytes);
+        free(text);
         there[which] = true;
-        in.data += n;
-        in.left -= n;
         take(&in, 1);
     }
     for (size_t i = 0; i < NAMES; i++)

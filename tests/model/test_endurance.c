@@ -4,9 +4,7 @@
  * cache: at the end the session answers as a fresh one.
  *
  * POCKETVL_TOKENS=24000 makes it longer. */
-#include "../test.h"
-
-#include "pocketvl.h"
+#include "../engine.h"
 
 enum { CONTEXT = 192, TOKENS = 2400 };
 
@@ -38,28 +36,9 @@ static void counting_free(void *ctx, void *block) {
 
 static const pvl_allocator counting = {counting_alloc, counting_free, NULL};
 
-static pvl_engine *load(void) {
-    static const char path[] = "tests/fixtures/model/qwen2-q4_0.gguf";
-    size_t n;
-    unsigned char *file = test_read_file(path, &n);
-    pvl_loader *loader;
-    pvl_engine *engine = NULL;
-    pvl_error err = {0};
-    pvl_engine_options options = {.threads = 2, .allocator = &counting};
-    CHECK_EQ_INT(pvl_loader_new(&loader, &options, &err), PVL_OK);
-    if (file && pvl_loader_begin_file(loader, path, n, &err) == PVL_OK &&
-        pvl_loader_push(loader, file, n, &err) == PVL_OK)
-        pvl_loader_finish(loader, &engine, &err);
-    CHECK_MSG(engine != NULL, "%s", err.message);
-    free(file);
-    return engine;
-}
-
 static pvl_status ask(pvl_session *s, const char *text, const pvl_prompt_options *options,
                       pvl_error *err) {
-    pvl_part part = {.text = text, .text_bytes = strlen(text)};
-    pvl_message message = {PVL_ROLE_USER, &part, 1};
-    return pvl_session_prompt(s, &message, 1, options, err);
+    return engine_ask(s, text, strlen(text), options, err);
 }
 
 /* Tokens of a whole answer; how it stopped in *stop, a sum of its ids in *digest. */
@@ -83,7 +62,8 @@ TEST(over_the_end_of_the_context) {
     const char *wanted = getenv("POCKETVL_TOKENS");
     size_t total = wanted ? (size_t)strtoul(wanted, NULL, 10) : TOKENS, done = 0, stops = 0,
            rounds = 0, settled = 0;
-    pvl_engine *e = load();
+    pvl_engine *e = engine_load("tests/fixtures/model/qwen2-q4_0.gguf",
+                                &(pvl_engine_options){.threads = 2, .allocator = &counting});
     REQUIRE(e);
     for (int kv = 0; kv < 2; kv++) {
         pvl_session_options shape = {.context = CONTEXT, .kv_type = (pvl_kv_type)kv};

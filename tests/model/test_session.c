@@ -3,44 +3,17 @@
  * tests/oracle/model_fixtures.py. */
 #include <pthread.h>
 
+#include "../engine.h"
 #include "../golden.h"
 
 #include "engine/internal.h"
 
 static const char *current_kernels; /* NULL = the best */
 
-static pvl_engine *load(const char *const *paths, size_t count, pvl_precision precision,
-                        int threads) {
-    pvl_error err = {0};
-    pvl_loader *loader = NULL;
-    pvl_engine *engine = NULL;
-    pvl_engine_options options = {
-        .precision = precision, .threads = threads, .kernels = current_kernels};
-    pvl_loader_new(&loader, &options, &err);
-    for (size_t i = 0; i < count && loader && err.code == PVL_OK; i++) {
-        size_t size;
-        unsigned char *file = test_read_file(paths[i], &size);
-        if (!file)
-            break;
-        pvl_loader_begin_file(loader, paths[i], size, &err);
-        /* Odd portions: rows arrive in pieces. */
-        for (size_t at = 0, step = 1, n; at < size && err.code == PVL_OK;
-             at += n, step = step * 3 % 100003 + 7) {
-            n = size - at < step ? size - at : step;
-            pvl_loader_push(loader, file + at, n, &err);
-        }
-        free(file);
-    }
-    if (err.code == PVL_OK)
-        pvl_loader_finish(loader, &engine, &err);
-    else
-        pvl_loader_free(loader);
-    CHECK_MSG(engine != NULL, "%s: %s", paths[0], err.message);
-    return engine;
-}
-
 static pvl_engine *load_one(const char *path, pvl_precision precision, int threads) {
-    return load(&path, 1, precision, threads);
+    return engine_load(path, &(pvl_engine_options){.precision = precision,
+                                                   .threads = threads,
+                                                   .kernels = current_kernels});
 }
 
 static pvl_session *make_session(pvl_engine *engine, int context) {
@@ -55,18 +28,7 @@ static pvl_session *make_session(pvl_engine *engine, int context) {
 
 static pvl_image *golden_image(const golden *g) {
     const golden_entry *e = golden_get(g, "image");
-    size_t pixels = e->dim[0] * e->dim[1];
-    uint8_t *rgba = malloc(pixels * 4);
-    pvl_image *image = NULL;
-    pvl_error err = {0};
-    for (size_t i = 0; rgba && i < pixels; i++) {
-        memcpy(rgba + 4 * i, golden_u8(e) + 3 * i, 3);
-        rgba[4 * i + 3] = 255;
-    }
-    pvl_image_from_rgba(&image, NULL, rgba, e->dim[1], e->dim[0], &err);
-    CHECK_MSG(image != NULL, "%s", err.message);
-    free(rgba);
-    return image;
+    return engine_image(golden_u8(e), e->dim[1], e->dim[0]);
 }
 
 /* A picture of one colour. */

@@ -68,6 +68,12 @@ TEST(keeps_what_the_prompt_needs) {
     CHECK_EQ_INT(
         pvl_visual_cache_add(&cache, &e, (pvl_digest){99, 99}, SIZE_MAX, cache.clock, &err),
         PVL_E_MEMORY);
+    /* Beside what is there its bytes pass the largest size: the others go all the same. */
+    err = (pvl_error){0};
+    CHECK_EQ_INT(pvl_visual_cache_add(&cache, &e, (pvl_digest){99, 99}, SIZE_MAX / sizeof(float),
+                                      cache.clock, &err),
+                 PVL_E_MEMORY);
+    CHECK_EQ_UINT(cache.bytes, 0);
     pvl_visual_cache_free(&cache);
 }
 

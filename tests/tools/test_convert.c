@@ -410,6 +410,17 @@ TEST(one_thing_wrong) {
     WRONG("phi3", "config.json", "1.05,", "", PVL_E_FORMAT, "short_factor");
     WRONG("phi3", "model.safetensors.index.json", "model-00002-of-00002", "model-00003-of-00002",
           PVL_E_IO, "model-00003-of-00002.safetensors is missing");
+    WRONG("internvl3", "config.json", "\"factor\": 2.0", "\"factor\": 1e300", PVL_E_FORMAT,
+          "\"factor\" must be from 1 to 64");
+    /* A zero byte once ended a line without ending it: for ever. */
+    char folder[FOLDER_PATH * 2], path[FOLDER_PATH * 3];
+    static const char merges[] = "#version: 0.2\na b\n\0\n";
+    snprintf(folder, sizeof folder, "%s/spoiled", f.path);
+    folder_remove_tree(folder);
+    copy_folder(fixture("qwen2"), folder);
+    snprintf(path, sizeof path, "%s/merges.txt", folder);
+    write_bytes(path, merges, sizeof merges - 1);
+    check_refused(&f, folder, PVL_E_FORMAT, "merges.txt: line 3", __LINE__);
 #undef WRONG
     folder_end(&f);
 }

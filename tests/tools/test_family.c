@@ -4,43 +4,16 @@
  * tests/oracle/model_fixtures.py and family_fixtures.py. */
 #include "folder.h"
 
+#include "../engine.h"
 #include "../golden.h"
 #include "engine/internal.h"
 #include "tools/convert.h"
 
-static pvl_engine *load(const char *path) {
-    pvl_error err = {0};
-    pvl_loader *loader = NULL;
-    pvl_engine *engine = NULL;
-    pvl_engine_options options = {.precision = PVL_PRECISION_F32};
-    size_t size;
-    unsigned char *file = test_read_file(path, &size);
-    pvl_status status = pvl_loader_new(&loader, &options, &err);
-    if (status == PVL_OK)
-        status = pvl_loader_begin_file(loader, path, size, &err);
-    if (status == PVL_OK && file)
-        status = pvl_loader_push(loader, file, size, &err);
-    if (status == PVL_OK)
-        status = pvl_loader_finish(loader, &engine, &err);
-    else
-        pvl_loader_free(loader);
-    free(file);
-    CHECK_MSG(engine != NULL, "%s: %s", path, err.message);
-    return engine;
-}
+static const pvl_engine_options exact = {.precision = PVL_PRECISION_F32};
 
 static pvl_image *golden_image(const golden *g) {
     const golden_entry *e = golden_get(g, "image");
-    size_t pixels = e->dim[0] * e->dim[1];
-    uint8_t *rgba = malloc(pixels * 4);
-    pvl_image *image = NULL;
-    for (size_t i = 0; rgba && i < pixels; i++) {
-        memcpy(rgba + 4 * i, golden_u8(e) + 3 * i, 3);
-        rgba[4 * i + 3] = 255;
-    }
-    CHECK_EQ_INT(pvl_image_from_rgba(&image, NULL, rgba, e->dim[1], e->dim[0], NULL), PVL_OK);
-    free(rgba);
-    return image;
+    return engine_image(golden_u8(e), e->dim[1], e->dim[0]);
 }
 
 /* One prompt of the reference. A session that was used before must answer as a fresh one. */
@@ -94,7 +67,7 @@ static void check_folder(const test_folder *f, const char *folder, const char *n
         FAIL("%s: %s", folder, err.message);
     snprintf(path, sizeof path, "tests/fixtures/model/%s.golden", name);
     REQUIRE(golden_open(&g, path));
-    pvl_engine *e = load(out);
+    pvl_engine *e = engine_load(out, &exact);
     REQUIRE(e != NULL);
     pvl_engine_info info;
     pvl_engine_get_info(e, &info);
@@ -157,7 +130,7 @@ TEST(a_window_ends_the_context) {
                                  .quiet = true};
         pvl_error err = {0};
         CHECK_MSG(pvl_convert(&o, &err) == PVL_OK, "%s", err.message);
-        pvl_engine *e = load(out);
+        pvl_engine *e = engine_load(out, &exact);
         REQUIRE(e != NULL);
         CHECK_EQ_UINT(e->model.llm.context, i ? 100 : 4096);
         pvl_engine_free(e);
@@ -185,7 +158,7 @@ TEST(ends_of_generation_config) {
                              .quiet = true};
     pvl_error err = {0};
     CHECK_MSG(pvl_convert(&o, &err) == PVL_OK, "%s", err.message);
-    pvl_engine *e = load(out);
+    pvl_engine *e = engine_load(out, &exact);
     REQUIRE(e != NULL);
     CHECK(pvl_tokenizer_is_eog(e->tokenizer, 378));
     CHECK(pvl_tokenizer_is_eog(e->tokenizer, 387));

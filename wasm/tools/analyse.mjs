@@ -4,7 +4,7 @@
 import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname, join, relative } from 'node:path';
-import { clangTool } from './emscripten.mjs';
+import { clangTool, noClangTool } from './emscripten.mjs';
 import { cFiles } from './lint.mjs';
 import { setup } from './setup.mjs';
 import { Trouble, isMain, main, root, run, say } from './shell.mjs';
@@ -67,10 +67,12 @@ async function cppcheck() {
  * @returns {{name: string, check: () => Promise<string>}[]}
  */
 export function analyses(tools, files = sources()) {
-  const list = files.map((file) => ({
-    name: `clang-tidy ${relative(root, join(root, file))}`,
-    check: () => tidy(file, tools),
-  }));
+  const list = clangTool('clang-tidy')
+    ? files.map((file) => ({
+        name: `clang-tidy ${relative(root, join(root, file))}`,
+        check: () => tidy(file, tools),
+      }))
+    : [{ name: 'clang-tidy', check: async () => noClangTool('clang-tidy') }];
   return [...list, { name: 'cppcheck src', check: cppcheck }];
 }
 

@@ -192,3 +192,7 @@ export function clangTool(/** @type {'clang-format' | 'clang-tidy'} */ name) {
   }
   return '';
 }
+
+/** What to do where it is not there: it comes with our Emscripten, not with one that was on PATH. */
+export const noClangTool = (/** @type {'clang-format' | 'clang-tidy'} */ name) =>
+  `${name} 19 was not found (other versions judge otherwise): ask for it to be installed: apt-get install ${name}-19.`;

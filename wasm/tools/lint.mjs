@@ -2,7 +2,7 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { vendor } from './build.mjs';
-import { clangTool } from './emscripten.mjs';
+import { clangTool, noClangTool } from './emscripten.mjs';
 import { setup } from './setup.mjs';
 import { Trouble, capture, isMain, main, root, say } from './shell.mjs';
 
@@ -67,7 +67,7 @@ export function checks(fix = false) {
     },
     {
       name: 'format of C (clang-format)',
-      skip: clangFormat ? undefined : 'clang-format 19 was not found; versions differ in taste',
+      skip: clangFormat ? undefined : noClangTool('clang-format'),
       check: () => {
         const args = fix ? ['-i'] : ['--dry-run', '--Werror'];
         const { status, stderr } = capture(clangFormat, [...args, ...cFiles()]);
