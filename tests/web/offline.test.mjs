@@ -116,6 +116,37 @@ both(
   },
 );
 
+both(
+  'where the host isolates the page, the service worker comes after the model, and serves all the same',
+  async ({ t, context }) => {
+    const site = await serve({ port: 0, folder: join(folder, 'web'), isolate: true });
+    t.after(() => site.close());
+    const page = await context.newPage();
+    await page.evaluateOnNewDocument(() => {
+      const { register } = ServiceWorkerContainer.prototype;
+      ServiceWorkerContainer.prototype.register = function (
+        /** @type {string | URL} */ script,
+        /** @type {RegistrationOptions | undefined} */ options,
+      ) {
+        const status = document.querySelector('#status-dot')?.className;
+        Object.assign(globalThis, { registeredAt: status });
+        return register.call(this, script, options);
+      };
+    });
+    await page.goto(site.url);
+    await page.waitForFunction(() => 'registeredAt' in globalThis, { timeout: 60_000 });
+    const at = await page.evaluate(() => /** @type {any} */ (globalThis).registeredAt);
+    assert.equal(at, 'dot ready');
+    await settled(page);
+    await page.close();
+    await site.close();
+    const later = await context.newPage();
+    await later.goto(site.url);
+    await modelReady(later);
+    assert.ok((await askOnPage(later, 'How many shapes are there?', { file: SHAPES })).length > 0);
+  },
+);
+
 test(
   'where the host forbids caching, the browser looks for a new release, and that is all',
   LIMIT,
