@@ -16,7 +16,7 @@ import { DEMO, load, showReady, status, stopLoading, vl } from './page/engine.js
 import { showNotice } from './page/errors.js';
 import { save, toJson, toMarkdown } from './page/export.js';
 import { syncHosts } from './page/hosts.js';
-import { isolate } from './page/isolate.js';
+import { install, isolate } from './page/isolate.js';
 import { openFiles } from './page/models.js';
 import { wirePanel } from './page/panel.js';
 import { showSamples } from './page/samples.js';
@@ -122,6 +122,6 @@ wirePanel(() => {
 status(t('statusStart'), 'busy');
 samples();
 void restoreChat();
-void start();
+void start().then(() => install('sw.js'));
 // For the tests and for the curious: the engine of this page.
 Object.assign(globalThis, { pocketvl: vl });

@@ -80,10 +80,14 @@ function drop(folder) {
  * @param {number} [timeout]
  */
 export async function modelReady(page, timeout = 60_000) {
-  await page.waitForFunction(
-    () => document.querySelector('#status-dot.ready, #status-dot.failed'),
-    { timeout },
-  );
+  await page
+    .waitForFunction(() => document.querySelector('#status-dot.ready, #status-dot.failed'), {
+      timeout,
+    })
+    .catch(async (cause) => {
+      const status = await page.$eval('#status', (box) => box.textContent).catch(() => 'none');
+      throw new Error(`No model within ${timeout / 1000} s; status: ${status}`, { cause });
+    });
   const failed = await page.$eval('body', () => {
     const failure = document.querySelector('#status-dot.failed');
     return failure ? (document.querySelector('#notices')?.textContent ?? 'failed') : '';

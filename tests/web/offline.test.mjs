@@ -8,12 +8,15 @@ import { fileURLToPath } from 'node:url';
 import { writePrecache } from '../../wasm/tools/precache.mjs';
 import { serve } from '../../web/serve.mjs';
 import { askOnPage, chromium, modelReady } from './browser.mjs';
+import { inBrowsers } from './pages.mjs';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const SHAPES = join(root, 'web', 'samples', 'shapes.jpg');
 const LIMIT = { timeout: 180_000 };
 /** What a browser looks at by itself, to learn whether there is a new release: the worker and what it imports. */
 const LOOKS = ['/sw.js', '/precache.js', '/page/policy.js'];
+
+const both = inBrowsers();
 
 /** @typedef {import('puppeteer-core').Page} Page */
 
@@ -40,9 +43,10 @@ beforeEach(() => {
 
 /**
  * @param {import('node:test').TestContext} t
- * @param {{caching?: string}} [options] the Cache-Control of the host
+ * @param {{caching?: string, profile?: import('puppeteer-core').BrowserContext}} [options] the Cache-Control of the host, and
+ *   whose visits these are
  */
-async function host(t, { caching } = {}) {
+async function host(t, { caching, profile } = {}) {
   const site = await serve({ port: 0, folder });
   /** @type {string[]} */
   const log = [];
@@ -53,10 +57,10 @@ async function host(t, { caching } = {}) {
     response.writeHead = (/** @type {number} */ status, /** @type {any} */ headers) =>
       writeHead.call(response, status, { ...headers, 'Cache-Control': caching });
   });
-  const context = await browser.createBrowserContext();
+  const context = profile ?? (await browser.createBrowserContext());
   const mine = folder;
   t.after(async () => {
-    await context.close();
+    if (!profile) await context.close();
     await site.close();
     rmSync(mine, { recursive: true, force: true });
   });
@@ -90,11 +94,10 @@ function publish(title) {
   writePrecache(join(folder, 'web'));
 }
 
-test(
+both(
   'a second visit asks the host for nothing at all, and then works without it',
-  LIMIT,
-  async (t) => {
-    const at = await host(t, { caching: 'max-age=600' });
+  async ({ t, context }) => {
+    const at = await host(t, { caching: 'max-age=600', profile: context });
     const first = await visit(at);
     await settled(first);
     await first.close();
@@ -110,6 +113,37 @@ test(
     await at.site.close();
     const third = await visit(at);
     assert.ok((await askOnPage(third, 'How many shapes are there?', { file: SHAPES })).length > 0);
+  },
+);
+
+both(
+  'where the host isolates the page, the service worker comes after the model, and serves all the same',
+  async ({ t, context }) => {
+    const site = await serve({ port: 0, folder: join(folder, 'web'), isolate: true });
+    t.after(() => site.close());
+    const page = await context.newPage();
+    await page.evaluateOnNewDocument(() => {
+      const { register } = ServiceWorkerContainer.prototype;
+      ServiceWorkerContainer.prototype.register = function (
+        /** @type {string | URL} */ script,
+        /** @type {RegistrationOptions | undefined} */ options,
+      ) {
+        const status = document.querySelector('#status-dot')?.className;
+        Object.assign(globalThis, { registeredAt: status });
+        return register.call(this, script, options);
+      };
+    });
+    await page.goto(site.url);
+    await page.waitForFunction(() => 'registeredAt' in globalThis, { timeout: 60_000 });
+    const at = await page.evaluate(() => /** @type {any} */ (globalThis).registeredAt);
+    assert.equal(at, 'dot ready');
+    await settled(page);
+    await page.close();
+    await site.close();
+    const later = await context.newPage();
+    await later.goto(site.url);
+    await modelReady(later);
+    assert.ok((await askOnPage(later, 'How many shapes are there?', { file: SHAPES })).length > 0);
   },
 );
 

@@ -10,6 +10,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import test, { after } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { serve } from '../../web/serve.mjs';
 import { faultServer } from './faults.mjs';
@@ -30,6 +31,57 @@ export const BROWSERS = /** @type {const} */ ([
   ['Firefox', firefox],
 ]);
 
+/**
+ * @typedef {object} Visitor
+ * @property {'Chromium' | 'Firefox'} name
+ * @property {import('node:test').TestContext} t
+ * @property {import('puppeteer-core').BrowserContext} context a profile that nobody has used before
+ * @property {(url: string, viewport?: import('puppeteer-core').Viewport) => Promise<Page>} open visits the page, until its
+ *   model is there
+ */
+
+/**
+ * For tests that run with one body in Chromium and in Firefox. A file starts each of them once, when it is needed.
+ * @param {{args?: string[], prefs?: Record<string, unknown>, downloads?: string}} [options] `args` of Chromium, `prefs` of
+ *   Firefox, and the folder where both save what the page hands out
+ */
+export function inBrowsers({ args, prefs, downloads } = {}) {
+  /** @type {Map<string, Promise<Browser>>} */
+  const started = new Map();
+  const saving = downloads
+    ? { 'browser.download.folderList': 2, 'browser.download.dir': downloads }
+    : {};
+  const launch = {
+    Chromium: () => chromium({ args }),
+    Firefox: () => firefox({ prefs: { ...saving, ...prefs } }),
+  };
+  after(async () => {
+    for (const browser of started.values()) await (await browser.catch(() => null))?.close();
+  });
+  /**
+   * @param {string} what
+   * @param {(visitor: Visitor) => Promise<void>} body
+   */
+  return (what, body) => {
+    for (const [name] of BROWSERS) {
+      test(`${name}: ${what}`, { timeout: 240_000 }, async (t) => {
+        if (!started.has(name)) started.set(name, launch[name]());
+        const browser = await /** @type {Promise<Browser>} */ (started.get(name));
+        const context = await browser.createBrowserContext(
+          downloads && name === 'Chromium'
+            ? { downloadBehavior: { policy: 'allow', downloadPath: downloads } }
+            : {},
+        );
+        try {
+          await body({ name, t, context, open: (url, viewport) => visit(context, url, viewport) });
+        } finally {
+          await context.close();
+        }
+      });
+    }
+  };
+}
+
 /** The shipped model with other words in its manifest. @param {(manifest: any) => void} change */
 function manifestOf(change) {
   const manifest = JSON.parse(readFileSync(join(web, 'models/demo/manifest.json'), 'utf8'));
@@ -38,19 +90,22 @@ function manifestOf(change) {
 }
 
 /**
- * The page as it is, with a model whose manifest was changed.
+ * The page as it is, with a model whose manifest was changed, and others of the same weights beside it.
  * @param {(manifest: any) => void} change
+ * @param {Record<string, (manifest: any) => void>} [others] by the names of their folders
  */
-export async function siteWith(change) {
+export async function siteWith(change, others = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'pocketvl-site-'));
   for (const name of readdirSync(web))
     if (name !== 'models') symlinkSync(join(web, name), join(folder, name));
-  const model = join(folder, 'models', 'demo');
-  mkdirSync(model, { recursive: true });
-  for (const name of readdirSync(join(web, 'models/demo')))
-    if (name.endsWith('.gguf')) symlinkSync(join(web, 'models/demo', name), join(model, name));
-  writeFileSync(join(model, 'manifest.json'), manifestOf(change));
-  const site = await serve({ port: 0, folder });
+  for (const [model, differs] of Object.entries({ ...others, demo: change })) {
+    const path = join(folder, 'models', model);
+    mkdirSync(path, { recursive: true });
+    for (const name of readdirSync(join(web, 'models/demo')))
+      if (name.endsWith('.gguf')) symlinkSync(join(web, 'models/demo', name), join(path, name));
+    writeFileSync(join(path, 'manifest.json'), manifestOf(differs));
+  }
+  const site = await serve({ port: 0, folder, isolate: true }); // one load less than with the service worker
   const close = async () => {
     await site.close();
     rmSync(folder, { recursive: true, force: true });
@@ -117,6 +172,60 @@ export async function attach(page, ...files) {
 export const answered = (page) =>
   page.waitForFunction(
     () => document.querySelector('.turn') && !document.querySelector('.answering'),
+  );
+
+/**
+ * Gives files as a drop or a paste does: to the window, without a file input.
+ * @param {Page} page
+ * @param {'drop' | 'paste'} way
+ * @param {{name: string, type?: string, from?: string, text?: string}[]} files their bytes `from` the site, or a text
+ * @returns {Promise<boolean>} whether the page showed, before the drop, that a picture can be let go
+ */
+export const give = (page, way, files) =>
+  page.evaluate(
+    async (how, list) => {
+      const data = new DataTransfer();
+      for (const { name, type = 'image/jpeg', from, text = '' } of list) {
+        const bytes = from ? await (await fetch(from)).blob() : text;
+        data.items.add(new File([bytes], name, { type }));
+      }
+      if (how === 'paste') {
+        // Browsers differ in what the constructor of a ClipboardEvent takes.
+        const event = new Event('paste', { bubbles: true, cancelable: true });
+        Object.defineProperty(event, 'clipboardData', { value: data });
+        window.dispatchEvent(event);
+        return true;
+      }
+      window.dispatchEvent(new DragEvent('dragenter', { dataTransfer: data }));
+      const shown = !(/** @type {HTMLElement} */ (document.querySelector('#curtain')).hidden);
+      window.dispatchEvent(new DragEvent('drop', { dataTransfer: data, cancelable: true }));
+      return shown;
+    },
+    way,
+    files,
+  );
+
+/**
+ * Answers as if by the model: what it says is given, how it is shown is tested.
+ * @param {Page} page
+ * @param {string[]} pieces
+ * @param {Record<string, any>} [stats]
+ */
+export const answerWith = (page, pieces, stats = {}) =>
+  page.evaluate(
+    (said, figures) => {
+      const { pocketvl } = /** @type {any} */ (globalThis);
+      pocketvl.chat = () => ({
+        stop: 'end',
+        stats: { generatedTokens: said.length, tiles: 0, ...figures },
+        pictures: [],
+        async *[Symbol.asyncIterator]() {
+          yield* said;
+        },
+      });
+    },
+    pieces,
+    stats,
   );
 
 /** Question, answer and number of pictures of each turn, as shown. @param {Page} page */

@@ -2,12 +2,10 @@
 // a corpus of the ways in which they try, through every door of the page. Nothing may run, and no element may appear that
 // the page does not make itself.
 import assert from 'node:assert/strict';
-import test, { after, before } from 'node:test';
+import { after, before } from 'node:test';
 import { serve } from '../../web/serve.mjs';
-import { askOnPage, chromium, modelReady } from './browser.mjs';
-import { answered, isolated, siteWith, visit } from './pages.mjs';
-
-const LIMIT = { timeout: 180_000 };
+import { askOnPage, modelReady } from './browser.mjs';
+import { answerWith, answered, give, inBrowsers, isolated, siteWith } from './pages.mjs';
 
 const CORPUS = [
   '<script>globalThis.hit=1</script>',
@@ -58,17 +56,25 @@ const ALLOWED = ['P', 'BR', 'CODE', 'PRE', 'STRONG', 'EM', 'UL', 'OL', 'LI', 'H3
 
 /** @type {Awaited<ReturnType<typeof serve>>} */
 let site;
-/** @type {import('puppeteer-core').Browser} */
-let browser;
+const evil = CORPUS.filter((text) => text.startsWith('<')).join(' ');
+/** The page with a model whose manifest is the corpus. @type {Awaited<ReturnType<typeof siteWith>>} */
+let hostile;
 
 before(async () => {
-  site = await serve({ port: 0 });
-  browser = await chromium();
-}, LIMIT);
+  site = await serve({ port: 0, isolate: true }); // one load less for each visit
+  hostile = await siteWith((manifest) => {
+    manifest.title = evil;
+    manifest.name = evil;
+    manifest.license = evil;
+    manifest.template = 'hermes-2';
+  });
+});
 after(async () => {
-  await browser?.close();
   await site?.close();
-}, LIMIT);
+  await hostile?.close();
+});
+
+const both = inBrowsers();
 
 /** Writes down what the page tries; from before its first script. @param {Page} page */
 async function watch(page) {
@@ -109,11 +115,10 @@ async function clean(page, where) {
   );
 }
 
-test(
+both(
   'answers: only the elements of the renderer, with nothing on them, and the text whole',
-  LIMIT,
-  async () => {
-    const page = await browser.newPage();
+  async ({ context }) => {
+    const page = await context.newPage();
     await watch(page);
     await page.goto(site.url);
     await isolated(page);
@@ -152,43 +157,29 @@ test(
         assert.ok(words.includes('hit'), `the words are shown: ${text}`);
     }
     await clean(page, 'renderer');
-    await page.close();
   },
 );
 
-test(
+both(
   'through the whole page: answers, boxes, questions, file names, the export, a reload',
-  LIMIT,
-  async () => {
-    const page = await browser.newPage();
+  async ({ context }) => {
+    const page = await context.newPage();
     page.setDefaultTimeout(60_000);
     await watch(page);
     await page.goto(site.url);
     await isolated(page);
     await modelReady(page);
-    await page.evaluate((corpus) => {
-      const { pocketvl } = /** @type {any} */ (globalThis);
-      pocketvl.chat = () => ({
-        stop: 'end',
-        stats: { generatedTokens: 1, tiles: 0 },
-        pictures: [],
-        async *[Symbol.asyncIterator]() {
-          for (const text of corpus) yield `${text}\n\n`;
-        },
-      });
-    }, CORPUS);
+    await answerWith(
+      page,
+      CORPUS.map((text) => `${text}\n\n`),
+    );
     // Names of files, all of the corpus in eights, as a drop gives them.
     for (let i = 0; i < CORPUS.length; i += 8) {
-      await page.evaluate(
-        async (names) => {
-          const blob = await (await fetch('samples/one.jpg')).blob();
-          const data = new DataTransfer();
-          for (const name of names) data.items.add(new File([blob], name, { type: 'image/jpeg' }));
-          data.items.add(new File(['no picture'], `${names[0]}.png`, { type: 'image/png' }));
-          window.dispatchEvent(new DragEvent('drop', { dataTransfer: data, cancelable: true }));
-        },
-        CORPUS.slice(i, i + 7),
-      );
+      const names = CORPUS.slice(i, i + 7);
+      await give(page, 'drop', [
+        ...names.map((name) => ({ name, from: 'samples/one.jpg' })),
+        { name: `${names[0]}.png`, type: 'image/png', text: 'no picture' },
+      ]);
       await page.waitForSelector('#pictures li');
       await page.$eval(
         '#question',
@@ -230,20 +221,10 @@ test(
     await page.waitForSelector('.turn');
     await modelReady(page);
     await clean(page, 'after a reload');
-    await page.click('#new-chat');
-    await page.close();
   },
 );
 
-test('manifests, addresses and what else is kept', LIMIT, async () => {
-  const evil = CORPUS.filter((text) => text.startsWith('<')).join(' ');
-  const hostile = await siteWith((manifest) => {
-    manifest.title = evil;
-    manifest.name = evil;
-    manifest.license = evil;
-    manifest.template = 'hermes-2';
-  });
-  const context = await browser.createBrowserContext();
+both('manifests, addresses and what else is kept', async ({ context }) => {
   const page = await context.newPage();
   page.setDefaultTimeout(60_000);
   await watch(page);
@@ -306,18 +287,12 @@ test('manifests, addresses and what else is kept', LIMIT, async () => {
   await page.waitForSelector('.turn');
   await page.waitForFunction(() => document.querySelector('#status-dot.ready'));
   await clean(page, 'kept words');
-  await context.close();
-  await hostile.close();
 });
 
-test('a model’s file is as little to be trusted as its manifest', LIMIT, async () => {
-  const page = await visit(browser, site.url);
-  await page.evaluate(() => {
-    const name = '<img src=x onerror=globalThis.hit=1>.gguf';
-    const data = new DataTransfer();
-    data.items.add(new File(['GGUF<script>globalThis.hit=1</script>'], name));
-    window.dispatchEvent(new DragEvent('drop', { dataTransfer: data, cancelable: true }));
-  });
+both('a model’s file is as little to be trusted as its manifest', async ({ open }) => {
+  const page = await open(site.url);
+  const name = '<img src=x onerror=globalThis.hit=1>.gguf';
+  await give(page, 'drop', [{ name, type: '', text: 'GGUF<script>globalThis.hit=1</script>' }]);
   await page.waitForSelector('#notices .error');
   assert.equal(await page.evaluate(() => /** @type {any} */ (globalThis).hit), undefined);
   assert.equal(await page.$('#notices img'), null);
@@ -325,6 +300,4 @@ test('a model’s file is as little to be trusted as its manifest', LIMIT, async
   await page.click('#notices .error button');
   await modelReady(page);
   assert.ok((await askOnPage(page, 'What can you do?')).length > 0);
-  await page.click('#new-chat');
-  await page.close();
 });

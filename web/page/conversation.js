@@ -167,7 +167,7 @@ export async function ask(question, shots, options = {}) {
   try {
     await Promise.race([modelThere(), stopped(controller.signal)]);
     const maxTiles = tilesOf(detail());
-    view.tilings = await tilings(turn, maxTiles);
+    view.tilings = await tilings(turn, maxTiles, controller.signal);
     const { info } = vl;
     turn.model = info.title ?? info.name ?? '';
     turn.build = `${info.kernels}. ${info.variantReason}`;
@@ -216,8 +216,9 @@ export async function ask(question, shots, options = {}) {
  * How the pictures of a question will be cut; for the eye alone, so a failure is none.
  * @param {Turn} turn
  * @param {number} maxTiles
+ * @param {AbortSignal} signal
  */
-async function tilings(turn, maxTiles) {
+async function tilings(turn, maxTiles, signal) {
   try {
     await Promise.all(turn.shots.map(({ sized }) => sized));
     return await Promise.all(
@@ -225,7 +226,8 @@ async function tilings(turn, maxTiles) {
         width ? vl.tiling(width, height, maxTiles) : Promise.resolve(null),
       ),
     );
-  } catch {
+  } catch (error) {
+    if (signal.aborted) throw error; // the engine was ended, since it did not hear it
     return null;
   }
 }

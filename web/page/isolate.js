@@ -50,29 +50,47 @@ async function takeNewRelease(controller) {
   if (await taken) await reload();
 }
 
+// Asking for an installed worker is no request; the host's own caching rules say how often the browser looks for a new
+// one, at most once a day without an answer from there.
+const register = (/** @type {string} */ script) =>
+  navigator.serviceWorker.register(script, { updateViaCache: 'all' });
+
+/** The registration of this page's own worker; a wider one is somebody else's. @param {string} script */
+async function registrationOf(script) {
+  const found = await navigator.serviceWorker.getRegistration(script).catch(() => undefined);
+  const scope = new URL('./', new URL(script, location.href)).href;
+  return found?.scope === scope ? found : undefined;
+}
+
+const possible = () => self.isSecureContext && 'serviceWorker' in navigator;
+
+/**
+ * Installs the worker where the host isolates the page by itself, for visits without a network. Not before the model is
+ * there: what is being fetched when a worker takes the page over gets lost in Firefox.
+ * @param {string} script
+ */
+export async function install(script) {
+  if (!possible() || !ready() || (await registrationOf(script))) return;
+  await register(script).catch(() => {});
+}
+
 /**
  * True when threads can be used. May reload the page instead of returning.
  * @param {string} script
  * @returns {Promise<boolean>}
  */
 export async function isolate(script) {
-  if (!self.isSecureContext || !('serviceWorker' in navigator)) return ready();
+  if (!possible()) return ready();
   const { serviceWorker } = navigator;
-  // Asking for an installed worker is no request; the host's own caching rules say how often the browser looks for a new
-  // one, at most once a day without an answer from there.
-  const register = () => serviceWorker.register(script, { updateViaCache: 'all' });
-  const scope = new URL('./', new URL(script, location.href)).href; // a wider one is somebody else's
-  const found = await serviceWorker.getRegistration(script).catch(() => undefined);
-  const registration = found?.scope === scope ? found : undefined;
+  const registration = await registrationOf(script);
   if (registration?.waiting && serviceWorker.controller)
     await takeNewRelease(serviceWorker.controller);
   if (ready()) {
     mark('remove');
-    if (!registration) register().catch(() => {});
     return true;
   }
   if (mark('get')) return false;
-  const made = registration ?? (await register().catch(() => null));
+  const made = registration ?? (await register(script).catch(() => null));
   const worker = made?.active ?? made?.installing ?? made?.waiting;
   if (!worker || !(await activated(worker))) return false;
   mark('set'); // one attempt: a host where it fails must not loop

@@ -82,11 +82,20 @@ export function wirePanel(onLanguage) {
     /** @type {number} */ most,
   ) => {
     const input = /** @type {HTMLInputElement} */ ($(id));
-    input.addEventListener('input', () => {
+    const take = () => {
       const v = Number(input.value);
-      if (!(v >= least && v <= most)) return;
+      if (!(input.value && v >= least && v <= most)) return;
       set(v);
       keepSettings();
+    };
+    let before = '';
+    input.addEventListener('focus', () => (before = input.value));
+    input.addEventListener('input', take);
+    // What is out of range becomes what is nearest, and nothing what was there before.
+    input.addEventListener('change', () => {
+      const v = Number(input.value || before);
+      input.value = String(Math.min(Math.max(v, least), most));
+      take();
     });
   };
   number(
