@@ -328,15 +328,19 @@ const SLICES = {
   },
   checked: {
     about:
-      "C programs as WebAssembly under Emscripten's AddressSanitizer (minutes to link: only by name)",
+      "the C programs of the slice wasm with fixed SIMD, under Emscripten's AddressSanitizer and with SAFE_HEAP (many minutes: only by name)",
     byName: true,
     needs: ['page'],
     run: async (tools) => {
-      await build(['checked'], tools);
-      const folder = join(buildFolder('checked'), 'tests-simd');
-      const names = readdirSync(folder).filter((name) => name.endsWith('.cjs'));
-      return inLanes(names.sort(), Math.ceil(availableParallelism() / 2), (name) =>
-        program(`checked ${name}`, process.execPath, [...relaxedFlags, join(folder, name)]),
+      const parts = /** @type {const} */ (['checked', 'heap']);
+      await build([...parts], tools);
+      const list = parts.flatMap((part) => {
+        const folder = join(buildFolder(part), 'tests-simd');
+        const names = readdirSync(folder).filter((name) => name.endsWith('.cjs'));
+        return names.sort().map((name) => ({ label: `${part} ${name}`, file: join(folder, name) }));
+      });
+      return inLanes(list, Math.ceil(availableParallelism() / 2), ({ label, file }) =>
+        program(label, process.execPath, [...relaxedFlags, file]),
       );
     },
   },

@@ -69,17 +69,14 @@ set(PVL_WASM_TEST_WEB_LINK
   -sFORCE_FILESYSTEM=1)           # the test's page puts the fixtures into a file system in memory
 
 # PVL_SANITIZE: the tests under Emscripten's AddressSanitizer, which sees what a native one cannot: 32-bit sizes and the
-# code for wasm's own instructions. PVL_SAFE_HEAP: every load and store checked for null, alignment and the end of memory.
-# Slow to build and to run, so fixed SIMD alone and the programs that read what strangers wrote.
+# code for wasm's own instructions. PVL_SAFE_HEAP: every load and store checked for null, alignment and the end of memory;
+# the two do not combine. Slow to run, so the kernels of fixed SIMD alone: Node.js 20 has a defect in the relaxed dot.
 if(PVL_SANITIZE OR PVL_SAFE_HEAP)
   set(PVL_VARIANTS simd)
-  list(FILTER PVL_TEST_SOURCES INCLUDE REGEX
-    "/test_(decode|endurance|gguf|limits|memory|models|resize|rows|sampler|template|tokenizer)\\.c$")
 endif()
 if(PVL_SANITIZE)
   list(APPEND PVL_WASM_COMMON -fsanitize=address -g1)
-  # Its shadow takes an eighth of the memory, at the beginning.
-  list(APPEND PVL_WASM_TEST_LINK -sINITIAL_MEMORY=768MB -sSTACK_SIZE=4MB -sDEFAULT_PTHREAD_STACK_SIZE=4MB)
+  list(APPEND PVL_WASM_TEST_LINK -sINITIAL_MEMORY=768MB) # its shadow takes an eighth of what memory may become
 elseif(PVL_SAFE_HEAP)
   list(APPEND PVL_WASM_TEST_LINK -sSAFE_HEAP=1)
 endif()

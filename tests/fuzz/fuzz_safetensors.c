@@ -17,6 +17,11 @@ static void read_all(const char *path) {
         pvl_st_tensor *t = pvl_checkpoint_at(c, i);
         HOLDS(pvl_checkpoint_find(c, t->name) == t && pvl_checkpoint_file(c, t));
         HOLDS(t->dims <= PVL_ST_MAX_DIMS);
+        for (size_t k = 0; k < i; k++) {
+            const pvl_st_tensor *u = pvl_checkpoint_at(c, k);
+            HOLDS(u->file != t->file || !u->bytes || !t->bytes || u->begin + u->bytes <= t->begin ||
+                  t->begin + t->bytes <= u->begin);
+        }
         if (t->dtype == PVL_ST_OTHER)
             continue;
         float out[READ];

@@ -1,6 +1,6 @@
 // Builds what is asked for, each in its own folder under build/, and only what changed.
 //
-//   node wasm/tools/build.mjs [page | package | site | native | asan | tsan | fuzz | tests | checked | bench]...
+//   node wasm/tools/build.mjs [page | package | site | native | asan | tsan | fuzz | tests | checked | heap | bench]...
 //                                                          (default: page package site native)
 //
 //   page    the two WebAssembly modules in web/wasm, the vendored scripts in web/vendor, the list of files web/precache.js
@@ -11,7 +11,8 @@
 //   tsan    the C tests under ThreadSanitizer: build/tsan
 //   fuzz    the fuzz targets, by Clang: build/fuzz
 //   tests   the C tests as WebAssembly, once per module: build/wasm
-//   checked some of them under Emscripten's AddressSanitizer: build/checked
+//   checked the same under Emscripten's AddressSanitizer, fixed SIMD alone: build/checked
+//   heap    the same with every access checked (SAFE_HEAP): build/heap
 //   bench   the loops that measure the machine's ceilings in the browser: build/wasm/bench
 import {
   copyFileSync,
@@ -30,7 +31,7 @@ import { setup } from './setup.mjs';
 import { makeSite } from './site.mjs';
 import { makeTypes } from './types.mjs';
 
-/** @typedef {'page' | 'native' | 'asan' | 'tsan' | 'fuzz' | 'tests' | 'checked' | 'bench'} Compiled made by CMake */
+/** @typedef {'page' | 'native' | 'asan' | 'tsan' | 'fuzz' | 'tests' | 'checked' | 'heap' | 'bench'} Compiled made by CMake */
 /** @typedef {Compiled | 'package' | 'site'} Part */
 /** @typedef {import('./setup.mjs').Tools} Tools */
 
@@ -43,14 +44,16 @@ const FOLDERS = {
   tsan: 'tsan',
   fuzz: 'fuzz',
   checked: 'checked',
+  heap: 'heap',
 };
 
 /** Parts that Emscripten compiles. */
-const WASM = ['page', 'tests', 'checked', 'bench'];
+const WASM = ['page', 'tests', 'checked', 'heap', 'bench'];
 const TARGETS = {
   page: 'modules',
   tests: 'c_tests',
   checked: 'c_tests',
+  heap: 'c_tests',
   native: 'programs',
   asan: 'c_tests',
   tsan: 'c_tests',
@@ -60,7 +63,8 @@ const TARGETS = {
 const NAMES = {
   page: 'the WebAssembly modules',
   tests: 'the C tests as WebAssembly',
-  checked: 'C tests as WebAssembly with the address sanitizer',
+  checked: 'the C tests as WebAssembly with the address sanitizer',
+  heap: 'the C tests as WebAssembly with every access checked',
   native: 'the command line tool and benchmarks',
   asan: 'the C tests with sanitizers',
   tsan: 'the C tests with the thread sanitizer',
@@ -82,8 +86,10 @@ function options(/** @type {Compiled} */ part, /** @type {Tools} */ tools) {
   if (part === 'tsan') {
     return [...common, '-DPVL_TSAN=ON', '-DPVL_BENCH=OFF', '-DCMAKE_BUILD_TYPE=RelWithDebInfo'];
   }
-  if (part === 'checked')
-    return [...common, '-DPVL_SANITIZE=ON', '-DPVL_BENCH=OFF', '-DPVL_MODULES=OFF'];
+  if (part === 'checked' || part === 'heap') {
+    const how = part === 'heap' ? '-DPVL_SAFE_HEAP=ON' : '-DPVL_SANITIZE=ON';
+    return [...common, how, '-DPVL_BENCH=OFF', '-DPVL_MODULES=OFF'];
+  }
   if (part === 'fuzz') {
     const clang = [`-DCMAKE_C_COMPILER=${tools.clang}`, '-DPVL_FUZZ=ON', '-DPVL_TESTS=OFF'];
     return [...common, ...clang, '-DPVL_BENCH=OFF', '-DCMAKE_BUILD_TYPE=RelWithDebInfo'];
@@ -156,7 +162,7 @@ if (isMain(import.meta.url)) {
     const named = /** @type {Part[]} */ (process.argv.slice(2));
     for (const part of named) {
       if (!(part in FOLDERS) && part !== 'package' && part !== 'site') {
-        const known = 'page, package, site, native, asan, tsan, fuzz, tests, checked, bench';
+        const known = 'page, package, site, native, asan, tsan, fuzz, tests, checked, heap, bench';
         throw new Trouble(`There is no part "${part}": ${known}.`);
       }
     }
