@@ -89,7 +89,7 @@ async function load(options = {}, source = { url: `${server.url}/m/manifest.json
   return { result, got, notices, progress };
 }
 
-/** @param {Awaited<ReturnType<typeof load>>} loaded */
+/** @param {{got: ReturnType<typeof collector>}} loaded */
 function assertWhole({ got }, expected = body) {
   assert.equal(got.files.length, 1);
   assert.equal(got.files[0].got, expected.length);
