@@ -218,6 +218,20 @@ static void pack_q8(unsigned char *panel, const pvl_file_rows *r) {
     }
 }
 
+/* pvl_f16_to_f32 of four lanes. */
+PVL_INLINE v128_t widen4(const unsigned char *p) {
+    v128_t h = wasm_u32x4_load16x4(p);
+    v128_t sign = wasm_i32x4_shl(wasm_v128_and(h, wasm_i32x4_splat(0x8000)), 16);
+    v128_t bits = wasm_i32x4_shl(wasm_v128_and(h, wasm_i32x4_splat(0x7FFF)), 13);
+    v128_t bias = wasm_i32x4_splat(112 << 23);
+    v128_t beyond = wasm_v128_and(bias, wasm_i32x4_ge(bits, wasm_i32x4_splat(31 << 23)));
+    v128_t small = wasm_f32x4_sub(wasm_i32x4_add(bits, wasm_i32x4_splat(113 << 23)),
+                                  wasm_f32x4_splat(0x1p-14f));
+    v128_t normal = wasm_i32x4_add(wasm_i32x4_add(bits, bias), beyond);
+    v128_t is_small = wasm_i32x4_lt(bits, wasm_i32x4_splat(1 << 23));
+    return wasm_v128_or(sign, wasm_v128_bitselect(small, normal, is_small));
+}
+
 static void pack_q8w(unsigned char *panel, const pvl_file_rows *r) {
     enum { BLOCK = 64, VECTORS = BLOCK / VECTOR };
     const pvl_dtype_traits *t = pvl_dtype_find((uint32_t)r->type);
@@ -230,7 +244,13 @@ static void pack_q8w(unsigned char *panel, const pvl_file_rows *r) {
     for (size_t at = 0; at < r->cols;
          at += BLOCK, panel += pvl_packings[PVL_PACK_Q8W].panel_bytes) {
         for (size_t lane = 0; lane < r->lanes; lane++) {
-            pvl_dtype_dequantize(r->type, x, row_of(r, lane) + at * t->block_bytes, BLOCK);
+            const unsigned char *from = row_of(r, lane) + at * t->block_bytes;
+            if (r->type == PVL_DTYPE_F16) {
+                for (size_t i = 0; i < BLOCK; i += 4)
+                    wasm_v128_store(x + i, widen4(from + 2 * i));
+            } else {
+                pvl_dtype_dequantize(r->type, x, from, BLOCK);
+            }
             scale[lane] = largest(x, BLOCK) / 127.0f;
             for (size_t i = 0; i < VECTORS; i++)
                 q[i][lane] = round16(x + VECTOR * i, scale[lane]);

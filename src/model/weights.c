@@ -10,7 +10,7 @@
  * any model. */
 enum { STAGE_BYTES = 4 << 20 };
 /* From so many bytes on, whole groups of rows are packed from where the caller has them. */
-enum { DIRECT_BYTES = 256 << 10 };
+enum { DIRECT_BYTES = 64 << 10 };
 
 typedef enum slot_kind {
     SLOT_SKIP,     /* known and not needed */

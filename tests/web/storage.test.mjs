@@ -57,7 +57,7 @@ onmessage = async ({ data: { site, url, stopAt, unstored, patience } }) => {
   const notices = [];
   const stages = [];
   let pushed = 0, sum = 0;
-  const sink = { start: async () => { pushed = 0; sum = 0; }, beginFile() {}, push(b) {
+  const sink = { start: async () => { pushed = 0; sum = 0; }, beginFile() {}, endFile() {}, push(b) {
     for (let i = (4096 - pushed % 4096) % 4096; i < b.length; i += 4096) sum = (sum * 31 + b[i]) >>> 0;
     pushed += b.length;
     if (stopAt && pushed >= stopAt) controller.abort();

@@ -44,7 +44,7 @@ const behaviour = () =>
 function collector() {
   const state = {
     starts: 0,
-    /** @type {{name: string, bytes: number, hash: import('node:crypto').Hash, got: number}[]} */
+    /** @type {{name: string, bytes: number, hash: import('node:crypto').Hash, got: number, ended?: boolean}[]} */
     files: [],
     sink: {
       async start() {
@@ -58,6 +58,9 @@ function collector() {
         const file = state.files[state.files.length - 1];
         file.hash.update(bytes);
         file.got += bytes.length;
+      },
+      endFile() {
+        state.files[state.files.length - 1].ended = true;
       },
     },
   };
@@ -86,7 +89,7 @@ async function load(options = {}, source = { url: `${server.url}/m/manifest.json
   return { result, got, notices, progress };
 }
 
-/** @param {Awaited<ReturnType<typeof load>>} loaded */
+/** @param {{got: ReturnType<typeof collector>}} loaded */
 function assertWhole({ got }, expected = body) {
   assert.equal(got.files.length, 1);
   assert.equal(got.files[0].got, expected.length);
@@ -101,10 +104,12 @@ function reportSent(
   /** @type {import('node:test').TestContext} */ t,
   /** @type {number} */ needed = SIZE,
 ) {
-  const sent = weightRequests().reduce((sum, { sent: n }) => sum + n, 0);
+  const sent = sentBytes();
   t.diagnostic(`${sent - needed} bytes were sent again, in ${weightRequests().length} requests`);
   return sent - needed;
 }
+
+const sentBytes = () => weightRequests().reduce((sum, { sent: n }) => sum + n, 0);
 
 const weightRequests = () =>
   server.log.filter(({ path, method }) => path.endsWith('.gguf') && method === 'GET');
@@ -127,6 +132,33 @@ test('the first visit is one request; the second asks the network for nothing', 
   assertWhole(second);
   assert.equal(server.log.length, 0);
   assert.equal(second.result.fromStore, SIZE);
+});
+
+test('what the sink had to fetch beforehand is not fetched again, and shows as progress', async () => {
+  for (const bytes of [1000, CHUNK + 5, SIZE]) {
+    server.log.length = 0;
+    const got = collector();
+    /** @type {number[]} */
+    const loaded = [];
+    await load({
+      store: memoryStore(),
+      sink: {
+        ...got.sink,
+        async start(_manifest, _stored, arriving) {
+          await got.sink.start();
+          arriving(0);
+          await new Promise((go) => setTimeout(go, 120)); // progress is told ten times a second
+          arriving(bytes);
+          return [new Uint8Array(body.subarray(0, bytes))];
+        },
+      },
+      onProgress: (p) => loaded.push(p.loaded),
+    });
+    assertWhole({ got });
+    assert.equal(got.files[0].ended, true);
+    assert.ok(loaded.includes(bytes));
+    assert.equal(sentBytes(), SIZE - bytes);
+  }
 });
 
 test('connections cut at every kind of boundary are resumed from the byte', async (t) => {

@@ -1,5 +1,5 @@
 // The person's stored models, from the page: what there is, how large, delete, check, save.
-import { PocketVLError } from './errors.js';
+import { PocketVLError, checkSignal } from './errors.js';
 import { wholeChunk } from './store.js';
 import { idbStore } from './store_idb.js';
 import { hasOpfs, opfsStore } from './store_opfs.js';
@@ -49,12 +49,16 @@ const withStoreOf = (key, work) =>
     return work(stores[0]);
   });
 
-/** @returns {Promise<StoredModel[]>} */
-export const list = () =>
+/**
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<StoredModel[]>}
+ */
+export const list = (signal) =>
   withStores(async (stores) => {
     const found = [];
     for (const store of stores) {
       for (const { key, manifest, complete, created, used } of await store.models()) {
+        checkSignal(signal);
         let storedBytes = 0;
         for (const { bytes } of (await store.records(key)).values()) storedBytes += bytes;
         found.push({
@@ -71,10 +75,16 @@ export const list = () =>
     return found.sort((a, b) => b.used - a.used);
   });
 
-/** @param {string} key */
-export const remove = (key) =>
+/**
+ * @param {string} key
+ * @param {AbortSignal} [signal]
+ */
+export const remove = (key, signal) =>
   withStores(async (stores) => {
-    for (const store of stores) await store.deleteModel(key);
+    for (const store of stores) {
+      checkSignal(signal);
+      await store.deleteModel(key);
+    }
   });
 
 /**
@@ -87,8 +97,11 @@ export const verify = (key, { signal, onProgress }) =>
     return { damaged: wrong.length };
   });
 
-/** @param {string} key */
-export const exportFiles = (key) =>
+/**
+ * @param {string} key
+ * @param {AbortSignal} [signal]
+ */
+export const exportFiles = (key, signal) =>
   withStoreOf(key, async (store) => {
     const record = await store.model(key);
     if (!record?.complete) {
@@ -98,6 +111,7 @@ export const exportFiles = (key) =>
     for (const [f, file] of record.manifest.files.entries()) {
       const parts = [];
       for (const [c, chunk] of file.chunks.entries()) {
+        checkSignal(signal);
         const bytes = await wholeChunk(store, [key, f, c], chunk.bytes);
         if (!bytes)
           throw new PocketVLError(

@@ -533,12 +533,17 @@ export const models = {
    * @param {{signal?: AbortSignal}} [options]
    * @returns {Promise<StoredModel[]>}
    */
-  list: async (options = {}) => abortable((await import('./models.js')).list(), options.signal),
+  list: async (options = {}) =>
+    abortable((await import('./models.js')).list(options.signal), options.signal),
   /**
    * Deletes a model, or what has arrived of it.
    * @param {string} key
+   * @param {{signal?: AbortSignal}} [options] `signal`: stop waiting; the browser may already be deleting the model, and
+   *   then it deletes all of it
+   * @returns {Promise<void>}
    */
-  delete: async (key) => (await import('./models.js')).remove(key),
+  delete: async (key, options = {}) =>
+    abortable((await import('./models.js')).remove(key, options.signal), options.signal),
   /**
    * Reads and hashes everything; what is wrong is fetched again at the next load.
    * @param {string} key
@@ -553,7 +558,7 @@ export const models = {
    * @returns {Promise<{name: string, blob: Blob}[]>}
    */
   export: async (key, options = {}) =>
-    abortable((await import('./models.js')).exportFiles(key), options.signal),
+    abortable((await import('./models.js')).exportFiles(key, options.signal), options.signal),
 };
 
 export { ERROR_CODES, PocketVLError, parseBoxes, withoutBoxes };

@@ -98,6 +98,7 @@ export class Runtime {
     this.session = 0;
     this.loader = 0;
     this.staging = 0;
+    this.staged = 0;
     /** @type {{context?: number, kvType?: 'f32' | 'q8'}} */
     this.sessionOptions = {};
     /** Asked between steps of a prompt; true stops it. @type {() => boolean} */
@@ -227,6 +228,7 @@ export class Runtime {
       });
       this.loader = abi.create('pvl_loader_new', at);
       this.staging = abi.malloc(STAGING);
+      this.staged = 0;
     } finally {
       abi.free(at);
       if (kernels) abi.free(kernels.at);
@@ -238,6 +240,7 @@ export class Runtime {
    * @param {number} bytes
    */
   beginFile(name, bytes) {
+    this.flush();
     const string = this.abi.newString(name);
     try {
       this.abi.call('pvl_loader_begin_file', this.loader, string.at, BigInt(bytes));
@@ -246,18 +249,41 @@ export class Runtime {
     }
   }
 
-  /** @param {Uint8Array} bytes the file's next ones */
+  /** Where the file's next bytes may be written, to be pushed from there without a copy. */
+  room() {
+    return this.abi.refresh().subarray(this.staging + this.staged, this.staging + STAGING);
+  }
+
+  /**
+   * Collects pieces, so that there is work for all threads when they are woken.
+   * @param {Uint8Array} bytes the file's next ones; they may lie in `room()`
+   */
   push(bytes) {
-    for (let at = 0; at < bytes.length; at += STAGING) {
-      const part = bytes.subarray(at, at + STAGING);
-      this.abi.refresh().set(part, this.staging);
-      this.abi.call('pvl_loader_push', this.loader, this.staging, part.length);
+    if (bytes.buffer === this.abi.memory.buffer) {
+      this.staged += bytes.length;
+      if (this.staged === STAGING) this.flush();
+      return;
     }
+    for (let at = 0; at < bytes.length;) {
+      const part = bytes.subarray(at, at + STAGING - this.staged);
+      this.abi.refresh().set(part, this.staging + this.staged);
+      this.staged += part.length;
+      at += part.length;
+      if (this.staged === STAGING) this.flush();
+    }
+  }
+
+  /** Hands over what is collected. */
+  flush() {
+    const bytes = this.staged;
+    this.staged = 0;
+    if (bytes) this.abi.call('pvl_loader_push', this.loader, this.staging, bytes);
   }
 
   /** @param {{context?: number, kvType?: 'f32' | 'q8'}} options */
   finishLoad(options) {
     const { abi } = this;
+    this.flush();
     abi.free(this.staging);
     this.staging = 0;
     const loader = this.loader;
@@ -274,6 +300,7 @@ export class Runtime {
     if (this.staging) this.abi.free(this.staging);
     this.loader = 0;
     this.staging = 0;
+    this.staged = 0;
   }
 
   newSession() {

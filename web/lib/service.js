@@ -66,19 +66,24 @@ export function serve({ port, openStore, stillWanted, openPath }) {
    * @param {boolean} stored
    * @param {any} options
    * @param {AbortSignal} signal
+   * @param {(bytes: number) => void} arriving
+   * @returns {Promise<Uint8Array[] | undefined>} the beginnings of the files, where they had to be fetched
    */
-  async function checkModel(engine, source, manifest, stored, options, signal) {
+  async function checkModel(engine, source, manifest, stored, options, signal, arriving) {
     const context = options.context ?? manifest.settings?.context;
     const kvType = options.kvType ?? manifest.settings?.kvType ?? 'f32';
     let need = needOf(manifest, { context, kvType });
     const bytes = manifest.files.reduce((sum, file) => sum + file.bytes, 0);
+    let heads;
     if (!need && !stored && bytes > LOOK_FIRST) {
-      const { heads } = await readHeads(source, { signal, patience: options.patience }, manifest);
+      const from = { signal, patience: options.patience };
+      ({ heads } = await readHeads(source, from, manifest, arriving));
       need = engine.need(heads, { context, kvType });
     }
-    if (!need) return;
+    if (!need) return heads;
     const device = Number(/** @type {any} */ (globalThis.navigator)?.deviceMemory ?? 0);
     checkRoom(need, { device, grow: (wanted) => engine.reserve(wanted) });
+    return heads;
   }
 
   /**
@@ -117,19 +122,23 @@ export function serve({ port, openStore, stillWanted, openPath }) {
         keep: options.keep,
         patience: options.patience,
         sink: {
-          async start(manifest, stored) {
+          async start(manifest, stored, arriving) {
+            let heads;
             if (!fresh) {
               const weightBytes = manifest.files.reduce((sum, file) => sum + file.bytes, 0);
               fresh = await Runtime.start({ ...options, weightBytes });
               const whole = { ...manifest, ...about };
-              await checkModel(fresh, source, whole, stored, options, signal);
+              heads = await checkModel(fresh, source, whole, stored, options, signal, arriving);
             }
             checkSignal(signal);
             fresh.abandonLoad();
             fresh.beginLoad(options);
+            return heads;
           },
           beginFile: (name, bytes) => fresh?.beginFile(name, bytes),
           push: (bytes) => fresh?.push(bytes),
+          room: () => /** @type {Runtime} */ (fresh).room(),
+          endFile: () => fresh?.flush(),
         },
       });
       const made = /** @type {Runtime} */ (/** @type {unknown} */ (fresh));

@@ -40,9 +40,10 @@
  */
 
 /**
- * Gives a chunk's bytes in pieces, each valid only during the call that hands it over.
- * @typedef {(take: (piece: Uint8Array) => void) => Promise<number>} ChunkReader resolves to how many bytes came: fewer
- *   than the chunk has where the browser lost it
+ * Gives a chunk's bytes in pieces, each valid only during the call that hands it over. A store that can read into memory
+ * of another's reads into `room()`, once for each piece.
+ * @typedef {(take: (piece: Uint8Array) => void, room?: () => Uint8Array) => Promise<number>} ChunkReader resolves to how
+ *   many bytes came: fewer than the chunk has where the browser lost it
  */
 
 /**

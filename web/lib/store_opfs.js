@@ -136,14 +136,16 @@ export async function opfsStore(name = FOLDER) {
     };
     open.add(access);
     if (access.getSize() !== bytes) return (close(), null);
-    return async (take) => {
-      const buffer = new Uint8Array(Math.min(PIECE, bytes));
+    return async (take, room) => {
+      const own = room ? null : new Uint8Array(Math.min(PIECE, bytes));
       let at = 0;
       try {
         while (at < bytes) {
-          const n = access.read(buffer, { at });
+          const all = own ?? /** @type {() => Uint8Array} */ (room)();
+          const into = all.subarray(0, bytes - at);
+          const n = access.read(into, { at });
           if (!n) break;
-          take(buffer.subarray(0, n));
+          take(into.subarray(0, n));
           at += n;
         }
       } finally {

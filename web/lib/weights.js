@@ -32,9 +32,13 @@ const WINDOW = 5000; // ms that the rate is taken over
 /**
  * Where bytes go. `start` is called before the first byte, and again if everything has to begin anew.
  * @typedef {object} Sink
- * @property {(manifest: Manifest, stored: boolean) => Promise<void>} start `stored`: all of it is in the store
+ * @property {(manifest: Manifest, stored: boolean, arriving: (bytes: number) => void) => Promise<Uint8Array[] | void>} start
+ *   `stored`: all of it is in the store. Resolves to the beginnings of the files where it had to fetch them, and tells
+ *   how much of them is there
  * @property {(name: string, bytes: number) => void} beginFile
  * @property {(bytes: Uint8Array) => void} push
+ * @property {() => void} endFile all of the file was pushed
+ * @property {() => Uint8Array} [room] where the next bytes may be written before they are pushed: a view that one push ends
  */
 
 /**
@@ -236,11 +240,13 @@ async function manifestOf(source, context, cache) {
  * @param {Source} source
  * @param {Pick<Context, 'signal' | 'patience'>} context
  * @param {Manifest} [known] where it has been fetched already
+ * @param {(bytes: number) => void} [arriving] told how many bytes are there
  * @returns {Promise<{manifest: Manifest, heads: Uint8Array[]}>}
  */
-export async function readHeads(source, context, known) {
+export async function readHeads(source, context, known, arriving = () => {}) {
   const manifest = known ?? (await manifestOf(source, /** @type {Context} */ (context)));
   const heads = [];
+  let sum = 0;
   for (const [i, file] of manifest.files.entries()) {
     // No vocabulary in these, so that their heads are short.
     const short = /-(?!00001-)\d{5}-of-\d{5}\.gguf$|mmproj/i.test(file.name);
@@ -254,6 +260,7 @@ export async function readHeads(source, context, known) {
     await downloadFile(file, { start: 0, end: bytes }, context, async (piece) => {
       head.set(piece, at);
       at += piece.length;
+      arriving((sum += piece.length));
     });
     heads.push(head);
   }
@@ -412,6 +419,8 @@ class Transfer {
     /** @type {Error | null} */
     this.writeError = null;
     this.unstored = 0;
+    /** Beginnings of files that are here already. @type {(Uint8Array | undefined)[]} */
+    this.heads = [];
     /** Hashes as they were found. @type {string[][]} */
     this.hashes = manifest.files.map((file) => file.chunks.map((chunk) => chunk.sha256));
   }
@@ -420,9 +429,15 @@ class Transfer {
     const { manifest, context, meter, key } = this;
     const created = this.record?.created ?? Date.now();
     // The sink may refuse a model; then nothing of it is noted in the store.
-    await context.sink.start(manifest, Boolean(this.record?.complete));
+    const total = totalBytes(manifest);
+    const arriving = (/** @type {number} */ bytes) => {
+      if (meter.state.stage !== 'network') meter.set({ stage: 'network', total });
+      meter.arriving(bytes);
+    };
+    this.heads =
+      (await context.sink.start(manifest, Boolean(this.record?.complete), arriving)) ?? [];
     if (this.store) await this.prepareStore(created);
-    meter.restart(totalBytes(manifest), recordedBytes(this.records));
+    meter.restart(total, recordedBytes(this.records));
     for (let f = 0; f < manifest.files.length; f++) await this.file(f);
     meter.set({ stage: 'pack' });
     await Promise.all(this.writes);
@@ -518,6 +533,7 @@ class Transfer {
       await (this.disk ? this.fromDisk(f, c, last, offset) : this.fromNetwork(f, c, last, offset));
       for (; c < last; c++) offset += file.chunks[c].bytes;
     }
+    context.sink.endFile();
   }
 
   /**
@@ -562,7 +578,7 @@ class Transfer {
       at += piece.length;
       this.context.sink.push(piece);
       meter.count(piece.length, 'fromStore');
-    });
+    }, this.context.sink.room);
     if (at === 0) return false;
     if (at !== known.bytes || (known.sample !== undefined && known.sample !== sample)) {
       // Some of it is in the engine: everything begins anew, when the full check has found what is wrong.
@@ -650,6 +666,8 @@ class Transfer {
     let c = first;
     let start = offset;
     let wrong = 0;
+    let head = first === 0 ? this.heads[f]?.subarray(0, end) : undefined;
+    this.heads[f] = undefined;
     meter.set({ stage: 'network' });
     const net = {
       ...context,
@@ -660,7 +678,7 @@ class Transfer {
       let buffer = this.room(file.chunks[c].bytes);
       let fill = 0;
       try {
-        await downloadFile(file, { start, end }, net, async (piece) => {
+        const take = async (/** @type {Uint8Array} */ piece) => {
           if (meter.state.stage !== 'network') meter.set({ stage: 'network' });
           for (let o = 0; o < piece.length;) {
             const n = Math.min(buffer.length - fill, piece.length - o);
@@ -676,7 +694,15 @@ class Transfer {
             fill = 0;
             if (c < last) buffer = this.room(file.chunks[c].bytes);
           }
-        });
+        };
+        let from = start;
+        if (head) {
+          from += head.length;
+          const there = head;
+          head = undefined;
+          await take(there);
+        }
+        if (from < end) await downloadFile(file, { start: from, end }, net, take);
       } catch (error) {
         if (!(error instanceof WrongHash)) throw error;
         wrong++;
