@@ -178,7 +178,9 @@ worker.addEventListener('activate', (/** @type {any} */ event) => {
         await caches.delete(name);
     }
   };
-  event.waitUntil(Promise.all([tidy().catch(() => {}), worker.clients.claim()]));
+  // Pages that are there already stay as they are until their next load: what a page is fetching when a worker takes it
+  // over can be lost in Firefox.
+  event.waitUntil(tidy().catch(() => {}));
 });
 worker.addEventListener('message', (/** @type {any} */ event) => {
   if (event.data !== 'newest release') return;

@@ -65,8 +65,8 @@ async function registrationOf(script) {
 const possible = () => self.isSecureContext && 'serviceWorker' in navigator;
 
 /**
- * Installs the worker where the host isolates the page by itself, for visits without a network. Not before the model is
- * there: what is being fetched when a worker takes the page over gets lost in Firefox.
+ * Installs the worker where the host isolates the page by itself, for later visits without a network. Asked for when the
+ * model is there: what the worker fetches would wait in its way.
  * @param {string} script
  */
 export async function install(script) {
