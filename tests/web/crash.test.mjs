@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import test, { after, before } from 'node:test';
 import { serve } from '../../web/serve.mjs';
 import { askOnPage, chromium, modelReady } from './browser.mjs';
+import { plainServer } from './plain.mjs';
 import {
   answered,
   attach,
@@ -14,6 +15,7 @@ import {
   siteWith,
   turnsOf,
   visit,
+  web,
 } from './pages.mjs';
 
 const LIMIT = { timeout: 180_000 };
@@ -277,3 +279,17 @@ test(
     await page.close();
   },
 );
+
+test("the engine's code is asked for again where nothing answered", LIMIT, async () => {
+  const headers = {
+    'Cross-Origin-Opener-Policy': 'same-origin',
+    'Cross-Origin-Embedder-Policy': 'require-corp',
+  };
+  const host = await plainServer(web, { headers, lost: /pocketvl-\w+\.(wasm|js)$/ });
+  const page = await visit(browser, host.url);
+  assert.equal(await askOnPage(page, 'How many shapes are there?', { file: sample('three') }), '3');
+  const lost = host.log.filter(({ status }) => status === 0);
+  assert.deepEqual(new Set(lost.map(({ path }) => path.split('.').pop())), new Set(['js', 'wasm']));
+  await page.close();
+  await host.close();
+});

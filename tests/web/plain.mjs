@@ -17,10 +17,11 @@ const TYPES = /** @type {Record<string, string>} */ ({
 
 /**
  * @param {string} folder
- * @param {{path?: string, headers?: Record<string, string>}} [options] path: such as '/some/where/'
+ * @param {{path?: string, headers?: Record<string, string>, lost?: RegExp}} [options] path: such as '/some/where/'; lost: the
+ *   first request for each such path gets no answer
  * @returns {Promise<{url: string, origin: string, log: {path: string, status: number}[], close: () => Promise<void>}>}
  */
-export async function plainServer(folder, { path = '/', headers = {} } = {}) {
+export async function plainServer(folder, { path = '/', headers = {}, lost } = {}) {
   /** @type {{path: string, status: number}[]} */
   const log = [];
   const server = createServer(async (request, response) => {
@@ -33,6 +34,10 @@ export async function plainServer(folder, { path = '/', headers = {} } = {}) {
       log.push({ path: pathname, status });
       response.writeHead(status, type ? { 'Content-Type': type, ...headers } : headers).end(body);
     };
+    if (lost?.test(pathname) && !log.some((entry) => entry.path === pathname)) {
+      log.push({ path: pathname, status: 0 });
+      return;
+    }
     if (!pathname.startsWith(path)) return answer(404, 'There is nothing here.');
     const name = normalize(decodeURIComponent(pathname.slice(path.length))).replace(/\/$/, '');
     if (name.startsWith('..')) return answer(404, 'There is nothing here.');

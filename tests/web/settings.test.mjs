@@ -25,6 +25,16 @@ const both = inBrowsers();
 async function openSettings(page) {
   await page.click('::-p-aria([name="Settings"][role="button"])');
   await page.waitForSelector('#settings[open]');
+  // Where it is going to stay: a click on the way there would meet something else.
+  await page.$eval('#settings', (box) =>
+    Promise.all(box.getAnimations({ subtree: true }).map((moving) => moving.finished)),
+  );
+}
+
+/** Chooses a detail, the nth of the three. @param {Page} page @param {number} n */
+async function choose(page, n) {
+  await page.click(`#detail .choice:nth-of-type(${n})`);
+  await page.waitForSelector(`#detail .choice:nth-of-type(${n}) input:checked`);
 }
 
 /** Closes the settings; where the engine is started anew, until it is there. @param {Page} page */
@@ -85,7 +95,7 @@ async function asked(page) {
 both('every setting: changed, taking effect, remembered over a reload', async ({ open }) => {
   const page = await open(site.url);
   await openSettings(page);
-  await page.click('#detail .choice:nth-of-type(1)');
+  await choose(page, 1);
   await closeSettings(page);
   const first = await asked(page);
   assert.equal(first.temperature, 0);
@@ -104,7 +114,7 @@ both('every setting: changed, taking effect, remembered over a reload', async ({
   await page.click('#new-chat');
 
   await openSettings(page);
-  await page.click('#detail .choice:nth-of-type(3)');
+  await choose(page, 3);
   await page.focus('#temperature');
   await page.keyboard.press('End');
   await setNumber(page, '#context', 900);

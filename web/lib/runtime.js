@@ -12,6 +12,7 @@ const DEFAULT_CONTEXT = 4096; // of the engine
 const RESERVE = 160 * 1048576; // code's own data, stacks, activations, a picture
 const STAGING = 4 * 1048576; // bytes pass through here on their way to the loader
 const POOL_DEADLINE = 5000;
+const ANSWER_DEADLINE = 10000; // of a host, for code
 
 /**
  * @typedef {object} StartOptions
@@ -74,10 +75,42 @@ const FILES = {
  * @returns {Promise<(options: Record<string, unknown>) => Promise<any>>}
  */
 async function factory(variant) {
-  const module = await import(
-    /* webpackIgnore: true */ /* @vite-ignore */ FILES[variant].glue().href
-  );
+  const { href } = FILES[variant].glue();
+  const load = (/** @type {string} */ url) =>
+    import(/* webpackIgnore: true */ /* @vite-ignore */ url);
+  const module = await deadline(load(href), ANSWER_DEADLINE).catch((error) => {
+    if (error instanceof Late) return load(`${href}?again`); // the same address would wait for the same request
+    throw error;
+  });
   return module.default;
+}
+
+/**
+ * The compiled module; null where it is a file, which the glue code reads itself. What gets no answer is asked for again:
+ * browsers can lose a request while service workers come and go, and nothing else would ever end the waiting.
+ * @param {'relaxed' | 'simd'} variant
+ * @returns {Promise<WebAssembly.Module | null>}
+ */
+async function compiled(variant) {
+  const url = FILES[variant].wasm();
+  if (url.protocol === 'file:') return null;
+  for (let tries = 1; ; tries++) {
+    const attempt = new AbortController();
+    const timer = tries < 3 ? setTimeout(() => attempt.abort(), ANSWER_DEADLINE) : 0;
+    try {
+      const response = await fetch(url, { credentials: 'same-origin', signal: attempt.signal });
+      clearTimeout(timer);
+      if (!response.ok) throw new Error(`${url.href} answered HTTP ${response.status}`);
+      const typed = response.headers.get('content-type')?.startsWith('application/wasm');
+      return typed
+        ? await WebAssembly.compileStreaming(response)
+        : await WebAssembly.compile(await response.arrayBuffer());
+    } catch (error) {
+      if (!attempt.signal.aborted) throw error;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
 }
 
 export class Runtime {
@@ -126,7 +159,10 @@ export class Runtime {
     const wanted = features.threads
       ? Math.min(Math.max(1, Math.floor(options.threads || defaultThreads(features))), 16)
       : 1;
-    const make = await factory(variant);
+    /** @type {[(options: Record<string, unknown>) => Promise<any>, WebAssembly.Module | null]} */
+    const [make, code] = await Promise.all([factory(variant), compiled(variant)]).catch((error) => {
+      throw startError(error);
+    });
     const bytes = Math.ceil((options.weightBytes ?? 0) * 1.05) + RESERVE;
     const pages = Math.min(Math.ceil(bytes / PAGE), MOST_PAGES);
     const attempt = async (/** @type {number} */ threads) => {
@@ -138,6 +174,15 @@ export class Runtime {
         locateFile: () => FILES[variant].wasm().href,
         print: () => {},
         printErr: () => {},
+        ...(code && {
+          instantiateWasm: (
+            /** @type {WebAssembly.Imports} */ imports,
+            /** @type {(instance: WebAssembly.Instance, module: WebAssembly.Module) => void} */ done,
+          ) => {
+            WebAssembly.instantiate(code, imports).then((instance) => done(instance, code));
+            return {};
+          },
+        }),
       };
       const module = await make(init);
       return { module, memory, init };
@@ -661,6 +706,9 @@ export class Runtime {
   }
 }
 
+/** A deadline has passed. */
+class Late extends Error {}
+
 /**
  * @template T
  * @param {Promise<T>} work
@@ -669,7 +717,7 @@ export class Runtime {
  */
 function deadline(work, ms) {
   return new Promise((done, fail) => {
-    const timer = setTimeout(() => fail(new Error(`not ready after ${ms} ms`)), ms);
+    const timer = setTimeout(() => fail(new Late(`not ready after ${ms} ms`)), ms);
     work.then(done, fail).finally(() => clearTimeout(timer));
   });
 }
