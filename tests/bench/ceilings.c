@@ -101,7 +101,8 @@ PRODUCT(f32_relaxed, float, wasm_f32x4_splat(0), acts32, weights32, 1, wasm_v128
 PRODUCT(f32, float, wasm_f32x4_splat(0), acts32, weights32, 1, wasm_v128_load32_splat, F32_MUL_ADD,
         wasm_f32x4_add)
 
-/* Four streams side by side: one alone leaves the prefetchers short of work, about a tenth slower. */
+/* Four streams side by side: one alone leaves the prefetchers short of work, about a tenth slower.
+ */
 int32_t read_stream(int32_t rounds) {
     enum { VECTORS = STREAM_BYTES / sizeof(v128_t), APART = VECTORS / 4, STEPS = PIECE / 64 };
     static int at;

@@ -11,7 +11,7 @@ const ANSWER = 8;
  * @param {import('./surroundings.mjs').Model} model
  */
 export async function measureMemory(stage, options, model) {
-  const kvType = options.kv ?? (model.name === '4b' ? 'q8' : 'f32');
+  const kvType = options.kv ?? model.kvType;
   const threads = options.threads[0];
   const variant = options.builds[0];
   await stage.reload(); // a fresh process, so that its peak is this model's

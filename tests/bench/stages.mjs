@@ -153,7 +153,7 @@ function stageResult(samples, cost, least, more = {}) {
 export async function measure(stage, options, model, setting, say) {
   const { threads, variant } = setting;
   const costs = await Costs.of(model.paths);
-  const kvType = options.kv ?? (model.name === '4b' ? 'q8' : 'f32');
+  const kvType = options.kv ?? model.kvType;
   const engine = new Engine(stage, options.prompt);
   /** @type {Record<string, number[]>} */
   const rates = {};

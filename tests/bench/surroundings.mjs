@@ -22,6 +22,7 @@ import { makeModel } from './make_model.mjs';
  * @typedef {object} Model
  * @property {string} name
  * @property {string} folder
+ * @property {'f32' | 'q8'} kvType what its manifest asks for
  * @property {string[]} paths
  * @property {{url: string, name: string, bytes: number}[]} files
  * @property {number} bytes of all files
@@ -63,6 +64,7 @@ export async function provideModel(name, options, say) {
   }));
   return {
     name: name === 'folder' ? manifest.name : name,
+    kvType: manifest.settings?.kvType ?? (name === '4b' ? 'q8' : 'f32'),
     folder,
     paths: files.map((/** @type {{name: string}} */ file) => join(folder, file.name)),
     files,
