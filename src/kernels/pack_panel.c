@@ -125,15 +125,15 @@ PVL_INLINE void pack_q8_0(unsigned char *panel, const pvl_file_rows *r, size_t l
         v128_t first[PVL_PANEL], second[PVL_PANEL];
         uint16_t scale[PVL_PANEL];
         const unsigned char *block = r->first + at * sizeof(pvl_block_q8_0);
-        for (size_t lane = 0; lane < PVL_PANEL; lane++, block += r->row_bytes) {
-            if (lane < lanes) {
-                scale[lane] = pvl_load_u16(block);
-                first[lane] = wasm_v128_load(block + offsetof(pvl_block_q8_0, qs));
-                second[lane] = wasm_v128_load(block + offsetof(pvl_block_q8_0, qs) + VECTOR);
-            } else {
-                scale[lane] = 0;
-                first[lane] = second[lane] = wasm_i32x4_splat(0);
-            }
+        size_t lane = 0;
+        for (; lane < lanes; lane++, block += r->row_bytes) {
+            scale[lane] = pvl_load_u16(block);
+            first[lane] = wasm_v128_load(block + offsetof(pvl_block_q8_0, qs));
+            second[lane] = wasm_v128_load(block + offsetof(pvl_block_q8_0, qs) + VECTOR);
+        }
+        for (; lane < PVL_PANEL; lane++) {
+            scale[lane] = 0;
+            first[lane] = second[lane] = wasm_i32x4_splat(0);
         }
         finish_q8(panel, scale, first, second);
     }
