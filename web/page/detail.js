@@ -89,11 +89,15 @@ function makeChoice(choice, name) {
   input.type = 'radio';
   input.name = name;
   input.value = choice;
-  input.addEventListener('change', () => {
+  const choose = () => {
+    if (settings.detail === choice) return;
     settings.detail = choice;
     keepSettings();
     void showDetail();
-  });
+  };
+  input.addEventListener('change', choose);
+  // What was proposed and is chosen by a click is no change, and yet a choice: no later measurement overrides it.
+  input.addEventListener('click', choose);
   label.append(input, make('span'), make('small'));
   return label;
 }
