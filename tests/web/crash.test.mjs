@@ -19,6 +19,10 @@ import {
 } from './pages.mjs';
 
 const LIMIT = { timeout: 180_000 };
+const ISOLATION = {
+  'Cross-Origin-Opener-Policy': 'same-origin',
+  'Cross-Origin-Embedder-Policy': 'require-corp',
+};
 
 const both = inBrowsers();
 
@@ -281,11 +285,7 @@ test(
 );
 
 test("the engine's code is asked for again where nothing answered", LIMIT, async () => {
-  const headers = {
-    'Cross-Origin-Opener-Policy': 'same-origin',
-    'Cross-Origin-Embedder-Policy': 'require-corp',
-  };
-  const host = await plainServer(web, { headers, lost: /pocketvl-\w+\.(wasm|js)$/ });
+  const host = await plainServer(web, { headers: ISOLATION, lost: /pocketvl-\w+\.(wasm|js)$/ });
   const page = await visit(browser, host.url);
   assert.equal(await askOnPage(page, 'How many shapes are there?', { file: sample('three') }), '3');
   const lost = host.log.filter(({ status }) => status === 0);
@@ -293,3 +293,20 @@ test("the engine's code is asked for again where nothing answered", LIMIT, async
   await page.close();
   await host.close();
 });
+
+test(
+  'a first load that gets no answer at all: the page loads again by itself, once',
+  LIMIT,
+  async () => {
+    const host = await plainServer(web, { headers: ISOLATION, lost: /manifest\.json$/ });
+    const page = await visit(browser, host.url);
+    const asked = host.log.filter(({ path }) => path.endsWith('manifest.json'));
+    assert.deepEqual(
+      asked.map(({ status }) => status),
+      [0, 200],
+    );
+    assert.equal(await page.evaluate(() => sessionStorage.getItem('pocketvl-lost-load')), '1');
+    await page.close();
+    await host.close();
+  },
+);

@@ -105,7 +105,7 @@ export async function siteWith(change, others = {}) {
       if (name.endsWith('.gguf')) symlinkSync(join(web, 'models/demo', name), join(path, name));
     writeFileSync(join(path, 'manifest.json'), manifestOf(differs));
   }
-  const site = await serve({ port: 0, folder, isolate: true }); // one load less than with the service worker
+  const site = await serve({ port: 0, folder });
   const close = async () => {
     await site.close();
     rmSync(folder, { recursive: true, force: true });

@@ -61,7 +61,7 @@ const evil = CORPUS.filter((text) => text.startsWith('<')).join(' ');
 let hostile;
 
 before(async () => {
-  site = await serve({ port: 0, isolate: true }); // one load less for each visit
+  site = await serve({ port: 0 });
   hostile = await siteWith((manifest) => {
     manifest.title = evil;
     manifest.name = evil;

@@ -16,6 +16,8 @@ import { t } from './strings.js';
 export const DEMO = 'models/demo/manifest.json';
 const SMALL_CONTEXT = 1024;
 const PATIENCE = 1000; // ms before stopping a load is offered
+const SILENT = 20_000; // ms without a word after which a first load counts as lost
+const LOST = 'pocketvl-lost-load';
 const DEAF = 15_000; // ms after which an engine that was told to stop counts as hung
 
 export const vl = new PocketVL();
@@ -108,11 +110,18 @@ export function load(source, choice = {}) {
   setTimeout(() => {
     if (loading === mine && stoppable) $('stop-load').hidden = false;
   }, PATIENCE);
+  let silent = true;
+  const lost = setTimeout(() => {
+    if (loading === mine && silent && !vl.loaded) loadPageAgain();
+  }, SILENT);
   const work = (async () => {
     try {
       await vl.loadModel(await found(source, mine.signal), {
         signal: mine.signal,
-        onProgress: (p) => loading === mine && showLoad(p, since),
+        onProgress: (p) => {
+          silent &&= ['start', 'manifest'].includes(p.stage) && !p.loaded;
+          if (loading === mine) showLoad(p, since);
+        },
         onNotice: (notice) => showNotice(notice),
         refresh: choice.refresh,
         threads: settings.threads || undefined,
@@ -141,6 +150,7 @@ export function load(source, choice = {}) {
       }
       throw error;
     } finally {
+      clearTimeout(lost);
       if (loading === mine) {
         loading = null;
         $('bar').hidden = true;
@@ -152,6 +162,20 @@ export function load(source, choice = {}) {
   work.catch(() => {});
   begun();
   return work;
+}
+
+/**
+ * Firefox at times answers nothing that is asked for right after a service worker has begun to serve, and tells nobody. What
+ * a person would do, once in this tab: load the page again. The conversation stays.
+ */
+function loadPageAgain() {
+  try {
+    if (sessionStorage.getItem(LOST)) return;
+    sessionStorage.setItem(LOST, '1');
+  } catch {
+    return; // without a memory it might be for ever
+  }
+  location.reload();
 }
 
 /**
