@@ -178,8 +178,7 @@ worker.addEventListener('activate', (/** @type {any} */ event) => {
         await caches.delete(name);
     }
   };
-  // Pages that are there already stay as they are until their next load: what a page is fetching when a worker takes it
-  // over can be lost in Firefox.
+  // Pages that are there already stay as they are until their next load: what they are fetching is not disturbed.
   event.waitUntil(tidy().catch(() => {}));
 });
 worker.addEventListener('message', (/** @type {any} */ event) => {

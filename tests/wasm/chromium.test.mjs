@@ -82,10 +82,8 @@ for (const folder of ['kernels', 'model']) {
     const name = source.replace('.c', '');
     test(`${folder}/${name}`, LIMIT, async () => {
       assert.ok(existsSync(join(root, BUILT, `${name}.js`)), 'build it: npm run build -- tests');
-      const { code, output } = await run(
-        name,
-        folder === 'model' ? held('tests/fixtures/model') : [],
-      );
+      const fixtures = [...held('tests/fixtures/model'), 'web/models/demo/pocketvl-demo.gguf'];
+      const { code, output } = await run(name, folder === 'model' ? fixtures : []);
       const closing = /^(\d+) passed, (\d+) failed$/m.exec(output);
       assert.ok(closing && Number(closing[1]) > 0 && closing[2] === '0', output);
       assert.equal(code, 0, output);

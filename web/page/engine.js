@@ -165,8 +165,8 @@ export function load(source, choice = {}) {
 }
 
 /**
- * Firefox at times answers nothing that is asked for right after a service worker has begun to serve, and tells nobody. What
- * a person would do, once in this tab: load the page again. The conversation stays.
+ * Firefox at times never answers what a first load asks for, and tells nobody. What a person would do, once in this tab:
+ * load the page again. The conversation stays.
  */
 function loadPageAgain() {
   try {
