@@ -167,6 +167,10 @@ export class Runtime {
     const pages = Math.min(Math.ceil(bytes / PAGE), MOST_PAGES);
     const attempt = async (/** @type {number} */ threads) => {
       const memory = Runtime.memory(pages);
+      /** @type {(error: unknown) => void} */
+      let failed = () => {};
+      /** The glue code waits for an instance, and would for ever where there is none. @type {Promise<never>} */
+      const failure = new Promise((_, fail) => (failed = fail));
       /** @type {Record<string, unknown>} */
       const init = {
         poolSize: threads - 1,
@@ -179,12 +183,12 @@ export class Runtime {
             /** @type {WebAssembly.Imports} */ imports,
             /** @type {(instance: WebAssembly.Instance, module: WebAssembly.Module) => void} */ done,
           ) => {
-            WebAssembly.instantiate(code, imports).then((instance) => done(instance, code));
+            WebAssembly.instantiate(code, imports).then((instance) => done(instance, code), failed);
             return {};
           },
         }),
       };
-      const module = await make(init);
+      const module = await Promise.race([make(init), failure]);
       return { module, memory, init };
     };
     let threads = wanted;
