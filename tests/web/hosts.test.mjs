@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before } from 'node:test';
 import { serve } from '../../web/serve.mjs';
-import { askOnPage, modelReady } from './browser.mjs';
+import { askOnPage, modelReady, press } from './browser.mjs';
 import { attach, inBrowsers, modelHost, reload, sample } from './pages.mjs';
 
 /** What a browser looks at by itself, to learn whether the service worker has changed; it carries nothing. */
@@ -65,7 +65,7 @@ both(
     await attach(page, sample('shapes'), sample('word'));
     await askOnPage(page, 'What does it say?');
     await askOnPage(page, 'How many shapes are there?');
-    await page.click('::-p-aria([name="Another answer"][role="button"])');
+    await press(page, 'Another answer');
     await page.waitForFunction(() => !document.querySelector('.answering'));
     await page.click('.turn:last-of-type .figures summary');
     await page.click('#export summary');

@@ -12,6 +12,7 @@ import { loadImage, sniff } from '../../web/lib/image.js';
 import { checkManifest, sha256, sha256Slow, splitUrls } from '../../web/lib/manifest.js';
 import { Pictures, checkChatOptions, prepare } from '../../web/lib/messages.js';
 import { isCall, isReply } from '../../web/lib/protocol.js';
+import { hostThreads, threadsOf } from '../../web/lib/threads.js';
 import { chooseFiles, tidy } from '../../web/page/addresses.js';
 
 /** @param {string} code */
@@ -393,4 +394,80 @@ test('of a repository’s files those that make one model', () => {
   ];
   for (const [files, folder, chosen] of cases)
     assert.deepEqual(chooseFiles(files, folder), chosen, files.join(' '));
+});
+
+/** Two ends of a line: what is posted at one comes to the listeners of the other. */
+function line() {
+  const ends = [0, 1].map(() => {
+    /** @type {((event: {data: any}) => void)[]} */
+    const listeners = [];
+    return {
+      listeners,
+      addEventListener: (/** @type {string} */ _, /** @type {any} */ listen) =>
+        void listeners.push(listen),
+      /** @type {(data: any) => void} */
+      postMessage: () => {},
+    };
+  });
+  ends.forEach((end, i) => {
+    end.postMessage = (data) => ends[1 - i].listeners.forEach((listen) => listen({ data }));
+  });
+  return ends;
+}
+
+test('threads: the page starts them for the engine, and both hear what the other says', (t) => {
+  /** @type {any[]} */
+  const made = [];
+  const before = globalThis.Worker;
+  t.after(() => void (globalThis.Worker = before));
+  globalThis.Worker = /** @type {any} */ (
+    class {
+      /** @type {any[]} */
+      heard = [];
+      ended = false;
+      constructor(/** @type {string} */ url, /** @type {WorkerOptions} */ options) {
+        Object.assign(this, { url, options });
+        made.push(this);
+      }
+      postMessage(/** @type {any} */ message) {
+        this.heard.push(message);
+      }
+      terminate() {
+        this.ended = true;
+      }
+    }
+  );
+  const [scope, engine] = line();
+  const endAll = hostThreads(/** @type {any} */ (engine));
+  const Thread = threadsOf(scope);
+  const url = new URL('https://a.example/glue.js');
+  const options = /** @type {WorkerOptions} */ ({ type: 'module', name: 'em-pthread' });
+  const [first, second, third] = [0, 1, 2].map(() => new Thread(url, options));
+  assert.deepEqual(
+    made.map((worker) => [worker.url, worker.options]),
+    Array(3).fill([url.href, options]),
+  );
+  second.postMessage({ cmd: 'load' });
+  assert.deepEqual(
+    made.map(({ heard }) => heard),
+    [[], [{ cmd: 'load' }], []],
+  );
+  /** @type {any[]} */
+  const said = [];
+  second.onmessage = ({ data }) => said.push(data);
+  second.onerror = ({ message }) => said.push(message);
+  made[1].onmessage({ data: { cmd: 'loaded' } });
+  made[1].onerror({ message: 'a fault', preventDefault() {} });
+  made[0].onmessage({ data: 'nobody listens' });
+  assert.deepEqual(said, [{ cmd: 'loaded' }, 'a fault']);
+  first.terminate();
+  first.postMessage('too late');
+  assert.deepEqual(
+    made.map(({ ended }) => ended),
+    [true, false, false],
+  );
+  assert.deepEqual(made[0].heard, []);
+  endAll();
+  assert.ok(made.every(({ ended }) => ended));
+  assert.equal(third.number, 3);
 });

@@ -67,30 +67,21 @@ export function inBrowsers({ args, prefs, downloads } = {}) {
       test(`${name}: ${what}`, { timeout: 240_000 }, async (t) => {
         if (!started.has(name)) started.set(name, launch[name]());
         const browser = await /** @type {Promise<Browser>} */ (started.get(name));
-        const attempt = async () => {
-          const context = await browser.createBrowserContext(
-            downloads && name === 'Chromium'
-              ? { downloadBehavior: { policy: 'allow', downloadPath: downloads } }
-              : {},
-          );
-          try {
-            await body({
-              name,
-              t,
-              context,
-              open: (url, viewport) => visit(context, url, viewport),
-            });
-          } finally {
-            await context.close();
-          }
-        };
-        await attempt().catch(async (error) => {
-          // A load may never end in Firefox, as the README says: not what these tests are about. Once more, and told.
-          if (name !== 'Firefox' || !/No model within|Waiting failed/.test(String(error)))
-            throw error;
-          t.diagnostic(`once more in Firefox, after: ${error.message}`);
-          await attempt();
-        });
+        const context = await browser.createBrowserContext(
+          downloads && name === 'Chromium'
+            ? { downloadBehavior: { policy: 'allow', downloadPath: downloads } }
+            : {},
+        );
+        try {
+          await body({
+            name,
+            t,
+            context,
+            open: (url, viewport) => visit(context, url, viewport),
+          });
+        } finally {
+          await context.close();
+        }
       });
     }
   };

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
-import { askOnPage, modelReady } from './browser.mjs';
+import { askOnPage, modelReady, press } from './browser.mjs';
 import { attach, give, inBrowsers, reload, sample, siteWith, turnsOf, web } from './pages.mjs';
 
 /** @typedef {import('puppeteer-core').Page} Page */
@@ -23,7 +23,7 @@ const both = inBrowsers();
 
 /** @param {Page} page */
 async function openSettings(page) {
-  await page.click('::-p-aria([name="Settings"][role="button"])');
+  await press(page, 'Settings');
   await page.waitForSelector('#settings[open]');
   // Where it is going to stay: a click on the way there would meet something else.
   await page.$eval('#settings', (box) =>
@@ -236,7 +236,7 @@ both('models: listed with sizes, opened by address, used again, deleted', async 
   assert.match(await page.$eval('#room', (room) => room.textContent ?? ''), /^7\.8 MB used/);
 
   await page.type('#model-url', 'models/second/manifest.json');
-  await page.click('::-p-aria([name="Load"][role="button"])');
+  await press(page, 'Load');
   await inUse(page, 'Second model');
   await reload(page);
   await inUse(page, 'Second model');
@@ -247,7 +247,7 @@ both('models: listed with sizes, opened by address, used again, deleted', async 
     { words: 'Second model7.8 MB, in use', buttons: ['Delete'] },
     { words: `${DEMO}7.8 MB`, buttons: ['Use', 'Delete'] },
   ]);
-  await page.click('::-p-aria([name="Use"][role="button"])');
+  await press(page, 'Use');
   await inUse(page, DEMO);
   assert.equal(
     (await page.evaluate(() => /** @type {any} */ (globalThis).pocketvl.stats)).fromNetwork,
@@ -256,11 +256,11 @@ both('models: listed with sizes, opened by address, used again, deleted', async 
 
   await openSettings(page);
   await listed(page, 2);
-  await page.click('::-p-aria([name="Delete: Second model"][role="button"])');
+  await press(page, 'Delete: Second model');
   assert.equal((await listed(page, 1))[0].words, `${DEMO}7.8 MB, in use`);
   assert.deepEqual(await storedKeys(page), ['/models/demo/manifest.json']);
   // The one in use can be deleted, too: it goes on answering, and is fetched at the next visit.
-  await page.click(`::-p-aria([name="Delete: ${DEMO}"][role="button"])`);
+  await press(page, `Delete: ${DEMO}`);
   assert.deepEqual(await listed(page, 0), [{ words: 'Nothing is stored yet.', buttons: [] }]);
   assert.deepEqual(await storedKeys(page), []);
   await closeSettings(page);

@@ -14,6 +14,7 @@ import { faultServer, manifestOver } from './faults.mjs';
 
 const LIMIT = { timeout: 300_000 };
 const CHUNK = 16 << 20;
+const PIECE = 1 << 20; // most bytes of one read
 const SIZE = 12 * CHUNK + 8_000_000; // 209 MB
 
 /** @typedef {import('puppeteer-core').Browser} Browser */
@@ -47,8 +48,31 @@ beforeEach(() => {
   host.paths.set('/manifest.json', { body: Buffer.from(JSON.stringify(manifest)) });
 });
 
-/** What runs in the worker: one load, with a sink that counts. */
+/**
+ * What runs in the worker: one load, with a sink that counts, and a count of what was taken from the network: what the
+ * server sent says less, since systems buffer tens of megabytes.
+ */
 const WORKER = `
+let received = 0;
+const bodies = new WeakSet();
+const { fetch: ask } = globalThis;
+globalThis.fetch = async (...args) => {
+  const response = await ask(...args);
+  if (response.body) bodies.add(response.body);
+  return response;
+};
+const { getReader } = ReadableStream.prototype;
+ReadableStream.prototype.getReader = function (options) {
+  const reader = getReader.call(this, options);
+  if (!bodies.has(this)) return reader; // of the store
+  const read = reader.read.bind(reader);
+  reader.read = async (view) => {
+    const result = await read(view);
+    received += result.value?.length ?? 0;
+    return result;
+  };
+  return reader;
+};
 onmessage = async ({ data: { site, url, stopAt, unstored, patience } }) => {
   const { streamModel } = await import(site + 'lib/weights.js');
   const { idbStore } = await import(site + 'lib/store_idb.js');
@@ -69,7 +93,7 @@ onmessage = async ({ data: { site, url, stopAt, unstored, patience } }) => {
   try {
     const begun = performance.now();
     const result = await streamModel({ url }, { store, sink, signal: controller.signal, onProgress, onNotice: (n) => notices.push(n), patience });
-    postMessage({ done: { ...result, manifest: undefined, ms: performance.now() - begun, pushed, sum, notices, stages } });
+    postMessage({ done: { ...result, manifest: undefined, ms: performance.now() - begun, received, pushed, sum, notices, stages } });
   } catch (error) {
     postMessage({ done: { code: error.code, message: error.message, details: error.details, pushed, notices, stages } });
   }
@@ -126,9 +150,6 @@ async function open(browser) {
   return page;
 }
 
-const fetched = (file = '/model.gguf') =>
-  host.log.filter(({ path }) => path === file).reduce((sum, { sent }) => sum + sent, 0);
-
 /** The same sum as the worker's, over the real bytes. @param {Buffer} bytes */
 function sumOf(bytes) {
   let sum = 0;
@@ -170,10 +191,10 @@ test(
     assert.equal(result.sum, EXPECTED.sum);
     const arrived = Math.floor(loaded / CHUNK) * CHUNK; // and a part of the next
     assert.ok(result.fromStore >= arrived - CHUNK, `${result.fromStore} of ${arrived} were kept`);
-    assert.ok(fetched() <= SIZE - result.fromStore + CHUNK);
+    assert.equal(result.fromStore + result.received, SIZE);
     report(
       t,
-      `killed at ${(loaded / 1e6).toFixed(0)} MB: ${(result.fromStore / 1e6).toFixed(0)} MB kept, ${(fetched() / 1e6).toFixed(0)} MB fetched`,
+      `killed at ${(loaded / 1e6).toFixed(0)} MB: ${(result.fromStore / 1e6).toFixed(0)} MB kept, ${(result.received / 1e6).toFixed(0)} MB received`,
     );
     await browser.close();
   },
@@ -209,9 +230,12 @@ test(
       const result = await finished(page);
       assert.equal(result.code, undefined, `${name}: ${result.message}`);
       assert.equal(result.sum, EXPECTED.sum, name);
-      const twice = fetched() + fetched('/moved.gguf') - SIZE;
-      t.diagnostic(`${name}: ${(twice / 1e6).toFixed(1)} MB were sent again`);
-      if (!fault.noRange && !fault.stallAt) assert.ok(twice < 2 * CHUNK, `${name}: ${twice}`);
+      // Of wrong bytes a chunk, and the rest of the piece that ended it; without ranges everything before the cut.
+      const twice = result.received - SIZE;
+      t.diagnostic(`${name}: ${(twice / 1e6).toFixed(1)} MB were received again`);
+      const most = fault.noRange ? 4 * CHUNK + 9 : fault.wrongByte ? CHUNK + PIECE : 0;
+      const least = fault.wrongByte ? CHUNK : 0;
+      assert.ok(twice >= least && twice <= most, `${name}: ${twice}`);
     }
   },
 );
@@ -238,7 +262,7 @@ test('a model replaced on its host in mid-download, in Chromium', LIMIT, async (
   assert.ok(result.notices.some((/** @type {any} */ n) => n.code === 'INTEGRITY'));
   assert.equal(result.fromStore + result.fromNetwork, SIZE);
   t.diagnostic(
-    `${(result.fromStore / 1e6).toFixed(0)} MB of the old version were still good, ${((fetched() - SIZE) / 1e6).toFixed(1)} MB were sent again`,
+    `${(result.fromStore / 1e6).toFixed(0)} MB of the old version were still good, ${(result.received / 1e6).toFixed(0)} MB received for ${(SIZE / 1e6).toFixed(0)} MB`,
   );
 });
 
@@ -358,10 +382,10 @@ test('the second visit: no request, at the speed of the storage', LIMIT, async (
           get.onsuccess = () => { bytes += new FileReaderSync().readAsArrayBuffer(get.result).byteLength; step(keys); }; };
         const all = open.result.transaction('chunks').objectStore('chunks').getAllKeys(); all.onsuccess = () => step(all.result); } }`,
   );
+  // Told, not judged: `npm run bench -- --load` measures it, on a machine that does nothing else.
   const rate = SIZE / result.ms / 1e3;
   const ceiling = /** @type {any} */ (raw).bytes / /** @type {any} */ (raw).ms / 1e3;
   report(t, `from storage ${rate.toFixed(0)} MB/s; IndexedDB alone ${ceiling.toFixed(0)} MB/s`);
-  assert.ok(rate > 0.4 * ceiling, `${rate} of ${ceiling} MB/s`);
   await browser.close();
 });
 
@@ -490,10 +514,8 @@ test(
     assert.equal(result.code, undefined, result.message);
     assert.equal(result.sum, EXPECTED.sum);
     assert.ok(result.fromStore >= 2 * CHUNK, `${result.fromStore}`);
-    report(
-      t,
-      `${(fetched() / 1e6).toFixed(0)} MB were sent for ${(SIZE / 1e6).toFixed(0)} MB in two tabs`,
-    );
+    assert.equal(result.fromStore + result.received, SIZE);
+    report(t, `the second tab received ${(result.received / 1e6).toFixed(0)} MB`);
     await browser.close();
   },
 );

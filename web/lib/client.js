@@ -2,6 +2,7 @@
 // and a new worker when the old one is lost.
 import { PocketVLError, aborted } from './errors.js';
 import { isReply } from './protocol.js';
+import { hostThreads } from './threads.js';
 
 /** @typedef {import('./protocol.js').Verb} Verb */
 
@@ -235,6 +236,7 @@ export function browserWorker() {
     type: 'module',
     name: workerName,
   });
+  const endThreads = hostThreads(worker);
   return {
     post: (message, transfer = []) => worker.postMessage(message, transfer),
     onMessage: (listener) => worker.addEventListener('message', (event) => listener(event.data)),
@@ -249,6 +251,9 @@ export function browserWorker() {
       const listen = () => navigator.locks.request(workerName, ended).catch(() => {});
       if (navigator.locks) worker.addEventListener('message', listen, { once: true });
     },
-    terminate: () => worker.terminate(),
+    terminate() {
+      worker.terminate();
+      endThreads();
+    },
   };
 }

@@ -2,10 +2,12 @@
 import { serve } from './service.js';
 import { idbStore } from './store_idb.js';
 import { opfsStore } from './store_opfs.js'; // not on demand: bundlers make one file of a worker
+import { threadsOf } from './threads.js';
 
 /** @typedef {import('./protocol.js').Reply} Reply */
 
 const scope = /** @type {any} */ (self);
+scope.Worker = threadsOf(scope); // for the engine's glue code
 
 /**
  * The caller revokes the Blob URL of a call that is no longer wanted: a way to hear of it in the middle of a C call,

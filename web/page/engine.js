@@ -16,8 +16,6 @@ import { t } from './strings.js';
 export const DEMO = 'models/demo/manifest.json';
 const SMALL_CONTEXT = 1024;
 const PATIENCE = 1000; // ms before stopping a load is offered
-const SILENT = 20_000; // ms without a word after which a first load counts as lost
-const LOST = 'pocketvl-lost-load';
 const DEAF = 15_000; // ms after which an engine that was told to stop counts as hung
 
 export const vl = new PocketVL();
@@ -110,16 +108,11 @@ export function load(source, choice = {}) {
   setTimeout(() => {
     if (loading === mine && stoppable) $('stop-load').hidden = false;
   }, PATIENCE);
-  let silent = true;
-  const lost = setTimeout(() => {
-    if (loading === mine && silent && !vl.loaded) loadPageAgain();
-  }, SILENT);
   const work = (async () => {
     try {
       await vl.loadModel(await found(source, mine.signal), {
         signal: mine.signal,
         onProgress: (p) => {
-          silent &&= ['start', 'manifest'].includes(p.stage) && !p.loaded;
           if (loading === mine) showLoad(p, since);
         },
         onNotice: (notice) => showNotice(notice),
@@ -150,7 +143,6 @@ export function load(source, choice = {}) {
       }
       throw error;
     } finally {
-      clearTimeout(lost);
       if (loading === mine) {
         loading = null;
         $('bar').hidden = true;
@@ -162,20 +154,6 @@ export function load(source, choice = {}) {
   work.catch(() => {});
   begun();
   return work;
-}
-
-/**
- * Firefox at times never answers what a first load asks for, and tells nobody. What a person would do, once in this tab:
- * load the page again. The conversation stays.
- */
-function loadPageAgain() {
-  try {
-    if (sessionStorage.getItem(LOST)) return;
-    sessionStorage.setItem(LOST, '1');
-  } catch {
-    return; // without a memory it might be for ever
-  }
-  location.reload();
 }
 
 /**
