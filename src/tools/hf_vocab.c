@@ -42,6 +42,10 @@ static pvl_status grow(pvl_hf_vocab *v, size_t count, pvl_error *err) {
     if (!types)
         return no_memory(err);
     v->types = types;
+    bool *strips = realloc(v->strips, count * sizeof *strips);
+    if (!strips)
+        return no_memory(err);
+    v->strips = strips;
     if (v->spm) {
         float *scores = realloc(v->scores, count * sizeof *scores);
         if (!scores)
@@ -51,6 +55,7 @@ static pvl_status grow(pvl_hf_vocab *v, size_t count, pvl_error *err) {
     for (size_t i = v->count; i < count; i++) {
         v->tokens[i] = (pvl_gguf_string){0};
         v->types[i] = 0;
+        v->strips[i] = false;
         if (v->spm)
             v->scores[i] = 0;
     }
@@ -210,16 +215,24 @@ static pvl_status add_token(pvl_hf_vocab *v, const pvl_hf_config *config, const 
         v->scores[id] = -1000.0f;
     if (rstrip >= 0)
         v->rstrip_known = true;
-    bool listed = false;
-    for (size_t i = 0; i < v->rstrip_count; i++)
-        listed = listed || v->rstrip[i] == (int32_t)id;
-    if (rstrip > 0 && !listed) {
-        int32_t *ids = realloc(v->rstrip, (v->rstrip_count + 1) * sizeof *ids);
-        if (!ids)
-            return no_memory(err);
-        v->rstrip = ids;
-        ids[v->rstrip_count++] = (int32_t)id;
-    }
+    if (rstrip > 0)
+        v->strips[id] = true;
+    return PVL_OK;
+}
+
+/* The ids of the tokens that were flagged, ascending. */
+static pvl_status list_rstrip(pvl_hf_vocab *v, pvl_error *err) {
+    size_t flagged = 0;
+    for (size_t i = 0; i < v->count; i++)
+        flagged += v->strips[i];
+    if (!flagged)
+        return PVL_OK;
+    v->rstrip = malloc(flagged * sizeof *v->rstrip);
+    if (!v->rstrip)
+        return no_memory(err);
+    for (size_t i = 0; i < v->count; i++)
+        if (v->strips[i])
+            v->rstrip[v->rstrip_count++] = (int32_t)i;
     return PVL_OK;
 }
 
@@ -385,7 +398,7 @@ static pvl_status read_folder(pvl_hf_vocab *v, files *f, const pvl_hf_config *co
             v->scores[i] = -10000.0f;
         v->padded++;
     }
-    return PVL_OK;
+    return list_rstrip(v, err);
 }
 
 /* What prompts are made of must be there: the template's markers, and for pictures <IMG_CONTEXT>.
@@ -464,6 +477,7 @@ void pvl_hf_vocab_free(pvl_hf_vocab *v) {
     free(v->types);
     free(v->scores);
     free(v->merges);
+    free(v->strips);
     free(v->rstrip);
     memset(v, 0, sizeof *v);
 }

@@ -21,7 +21,8 @@ typedef struct pvl_hf_vocab {
     bool dummy_prefix;
     int32_t bos, eos, pad, unk; /* -1 = none */
     bool rstrip_known;          /* the folder says which tokens drop white space behind them */
-    int32_t *rstrip;
+    bool *strips;               /* by id: whether this token does */
+    int32_t *rstrip;            /* the ids of those that do, ascending */
     size_t rstrip_count;
     size_t padded; /* rows without a token */
 } pvl_hf_vocab;

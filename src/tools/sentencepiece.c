@@ -128,7 +128,8 @@ pvl_status pvl_hf_read_sentencepiece(pvl_hf_vocab *v, const void *file, size_t b
     v->tokens = calloc(pieces, sizeof *v->tokens);
     v->types = calloc(pieces, sizeof *v->types);
     v->scores = calloc(pieces, sizeof *v->scores);
-    if (!v->tokens || !v->types || !v->scores)
+    v->strips = calloc(pieces, sizeof *v->strips);
+    if (!v->tokens || !v->types || !v->scores || !v->strips)
         return pvl_fail(err, PVL_E_MEMORY, "Not enough memory to read %s.", name);
     v->count = pieces;
     c = pvl_cursor_over(file, bytes);
