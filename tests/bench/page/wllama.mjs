@@ -120,10 +120,11 @@ const peer = {
       cache_prompt: false,
     });
     const all = performance.now() - start;
-    // Its log tells when the tower starts, and when the decoder takes over.
+    // Its log tells when the decoder takes over, and in some versions when the tower starts; else the few tokens of the
+    // prompt before the picture are in that time.
     const when = (/** @type {RegExp} */ what) =>
-      lines.slice(from).find(({ text }) => what.test(text))?.at ?? NaN;
-    const tile = when(/decoding image batch/) - when(/encoding mtmd batch/);
+      lines.slice(from).find(({ text }) => what.test(text))?.at;
+    const tile = (when(/decoding image batch/) ?? NaN) - (when(/encoding mtmd batch/) ?? start);
     return { first_token_ms: all, tile_ms: tile || 0 };
   },
 
