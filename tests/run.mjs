@@ -313,14 +313,11 @@ const SLICES = {
           programsOf(folder).map((name) => ({ variant, folder, name })),
         ),
       );
-      const sum = await inLanes(
-        list,
-        Math.ceil(availableParallelism() / 2),
-        ({ variant, folder, name }) =>
-          program(`wasm ${variant} ${folder}/${name}`, process.execPath, [
-            ...relaxedFlags,
-            join(buildFolder('tests'), `tests-${variant}`, `${name}.cjs`),
-          ]),
+      const sum = await inLanes(list, availableParallelism(), ({ variant, folder, name }) =>
+        program(`wasm ${variant} ${folder}/${name}`, process.execPath, [
+          ...relaxedFlags,
+          join(buildFolder('tests'), `tests-${variant}`, `${name}.cjs`),
+        ]),
       );
       add(sum, await scripts('wasm', tools));
       return sum;

@@ -55,49 +55,48 @@ async function look(page, state, all) {
   if (found.length) all.push(state, found);
 }
 
-for (const [how, width, dark] of /** @type {const} */ ([
-  ['wide, light', 1000, false],
-  ['phone, dark', 390, true],
-])) {
-  test(`axe-core finds nothing: ${how}`, LIMIT, async () => {
-    const context = await browser.createBrowserContext();
-    const phone = width < 500;
-    const viewport = { width, height: 800, isMobile: phone, hasTouch: phone };
-    const page = await visit(context, site.url, viewport);
-    await page.emulateMediaFeatures([
-      { name: 'prefers-color-scheme', value: dark ? 'dark' : 'light' },
-    ]);
-    /** @type {unknown[]} */
-    const wrong = [];
-    await look(page, 'empty', wrong);
-    await page.click('#ask');
-    await page.waitForSelector('#notices .notice');
-    await look(page, 'a notice', wrong);
-    await attach(page, sample('shapes'), sample('word'));
-    await page.waitForSelector('#cost .choice');
-    await look(page, 'pictures and the choice of detail', wrong);
-    await askOnPage(page, 'Where is the black star?');
-    await page.click('.figures summary');
-    await page.waitForSelector('.seen');
-    await look(page, 'an answer with boxes and figures', wrong);
-    await page.click('#export summary');
-    await look(page, 'the menu', wrong);
-    await page.click('#export summary');
-    await askOnPage(page, 'What is this?', { file: join(web, 'app.js') });
-    await look(page, 'an error', wrong);
-    await page.click('#open-settings');
-    await page.waitForSelector('#models button');
-    await look(page, 'settings', wrong);
-    await page.type('#model-url', 'https://models.example/m/manifest.json');
-    await page.click('#load-url');
-    await page.waitForSelector('#host-dialog[open]');
-    await look(page, 'the question about another host', wrong);
-    assert.deepEqual(wrong, []);
-    const tooWide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-    assert.ok(tooWide <= 0, `${tooWide} px too wide`);
-    await context.close();
-  });
+/** Looks at the main states of an open page. @param {Page} page */
+async function mainStates(page) {
+  /** @type {unknown[]} */
+  const wrong = [];
+  await look(page, 'empty', wrong);
+  await page.click('#ask');
+  await page.waitForSelector('#notices .notice');
+  await look(page, 'a notice', wrong);
+  await attach(page, sample('shapes'), sample('word'));
+  await page.waitForSelector('#cost .choice');
+  await look(page, 'pictures and the choice of detail', wrong);
+  await askOnPage(page, 'Where is the black star?');
+  await page.click('.figures summary');
+  await page.waitForSelector('.seen');
+  await look(page, 'an answer with boxes and figures', wrong);
+  await page.click('#export summary');
+  await look(page, 'the menu', wrong);
+  await page.click('#export summary');
+  await askOnPage(page, 'What is this?', { file: join(web, 'app.js') });
+  await look(page, 'an error', wrong);
+  await page.click('#open-settings');
+  await page.waitForSelector('#models button');
+  await look(page, 'settings', wrong);
+  await page.type('#model-url', 'https://models.example/m/manifest.json');
+  await page.click('#load-url');
+  await page.waitForSelector('#host-dialog[open]');
+  await look(page, 'the question about another host', wrong);
+  assert.deepEqual(wrong, []);
+  const tooWide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  assert.ok(tooWide <= 0, `${tooWide} px too wide`);
 }
+
+both('axe-core finds nothing: wide, light', async ({ open }) => mainStates(await open(site.url)));
+
+test('axe-core finds nothing: phone, dark', LIMIT, async () => {
+  const context = await browser.createBrowserContext();
+  const viewport = { width: 390, height: 800, isMobile: true, hasTouch: true };
+  const page = await visit(context, site.url, viewport);
+  await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: 'dark' }]);
+  await mainStates(page);
+  await context.close();
+});
 
 test('axe-core finds nothing while a model loads and while it answers', LIMIT, async () => {
   const context = await browser.createBrowserContext();

@@ -25,12 +25,6 @@ export const sample = (/** @type {string} */ name) => join(web, 'samples', `${na
 export const fixture = (/** @type {string} */ name) =>
   join(root, 'tests', 'fixtures', 'image', name);
 
-/** The browsers that a test body is run in. */
-export const BROWSERS = /** @type {const} */ ([
-  ['Chromium', chromium],
-  ['Firefox', firefox],
-]);
-
 /**
  * @typedef {object} Visitor
  * @property {'Chromium' | 'Firefox'} name
@@ -61,9 +55,10 @@ export function inBrowsers({ args, prefs, downloads } = {}) {
   /**
    * @param {string} what
    * @param {(visitor: Visitor) => Promise<void>} body
+   * @param {readonly Visitor['name'][]} [names] where there is a reason not to take both
    */
-  return (what, body) => {
-    for (const [name] of BROWSERS) {
+  return (what, body, names = ['Chromium', 'Firefox']) => {
+    for (const name of names) {
       test(`${name}: ${what}`, { timeout: 240_000 }, async (t) => {
         if (!started.has(name)) started.set(name, launch[name]());
         const browser = await /** @type {Promise<Browser>} */ (started.get(name));

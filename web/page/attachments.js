@@ -1,4 +1,5 @@
 // The pictures of the next question: picked, dropped, pasted or taken with the camera.
+import { sniff } from '../lib/image.js';
 import { $, button, focusQuestion, make } from './dom.js';
 import { showNotice } from './errors.js';
 import { t } from './strings.js';
@@ -11,12 +12,16 @@ import { t } from './strings.js';
  * @property {string} url
  * @property {number} width 0: not known, as of kinds that the browser cannot show
  * @property {number} height
+ * @property {Promise<boolean>} viewable whether the browser may try to show it
  * @property {Promise<void>} sized when the size is known, or never will be
  * @property {Set<number>} seen with how many tiles the engine has seen it
  * @property {string} key of the kept copy, or ''
  */
 
 const MOST_PICTURES = 8;
+/** The engine's limit. Browsers have none: Firefox works 18 s on a bitmap of 94 bytes that says it has 60000 x 60000. */
+const MOST_PIXELS = 120e6;
+const HEAD = 1 << 18; // bytes of a file that tell the size
 
 /** @type {Shot[]} */
 let attached = [];
@@ -24,6 +29,12 @@ let attached = [];
 let openModel = () => {};
 /** @type {() => void} */
 let changed = () => {};
+
+/** @param {Blob} blob */
+async function isViewable(blob) {
+  const { width, height } = sniff(new Uint8Array(await blob.slice(0, HEAD).arrayBuffer()));
+  return width * height <= MOST_PIXELS;
+}
 
 /**
  * @param {string} name
@@ -40,20 +51,21 @@ export function makeShot(name, blob, key = '') {
     url,
     width: 0,
     height: 0,
+    viewable: blob ? isViewable(blob).catch(() => true) : Promise.resolve(false),
     sized: Promise.resolve(),
     seen: new Set(),
     key,
   };
   if (!url) return shot;
-  const image = new Image();
-  image.src = url;
-  shot.sized = image.decode().then(
-    () => {
-      shot.width = image.naturalWidth;
-      shot.height = image.naturalHeight;
-    },
-    () => {}, // the engine may still read it
-  );
+  const measure = async () => {
+    if (!(await shot.viewable)) return;
+    const image = new Image();
+    image.src = url;
+    await image.decode();
+    shot.width = image.naturalWidth;
+    shot.height = image.naturalHeight;
+  };
+  shot.sized = measure().catch(() => {}); // the engine may still read it
   return shot;
 }
 
@@ -104,12 +116,16 @@ export function picture(shot, onUnseen) {
     return unseen;
   }
   const image = /** @type {HTMLImageElement} */ (make('img'));
-  image.src = shot.url;
   image.alt = shot.name;
-  image.addEventListener('error', () => {
+  const unsee = () => {
     const unseen = named();
     image.replaceWith(unseen);
     onUnseen?.(unseen);
+  };
+  image.addEventListener('error', unsee);
+  void shot.viewable.then((may) => {
+    if (may) image.src = shot.url;
+    else unsee();
   });
   return image;
 }
