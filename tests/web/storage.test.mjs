@@ -437,13 +437,32 @@ test(
     assert.equal(result.code, undefined, result.message);
     assert.equal(result.sum, EXPECTED.sum);
     assert.equal(result.fromNetwork, 2 * CHUNK);
-    const list = await page.evaluate(async () => {
+    const list = await page.evaluate(async (key) => {
       const { models } = await import(/** @type {any} */ ('/lib/pocketvl.js'));
+      // Who has stopped before gets nothing done; who stops in the middle of a check, no result.
+      const options = { signal: AbortSignal.abort() };
+      const midway = new AbortController();
+      const calls = [
+        models.list(options),
+        models.delete(key, options),
+        models.export(key, options),
+        models.verify(key, options),
+        models.verify(key, { signal: midway.signal, onProgress: () => midway.abort() }),
+      ];
+      const stopped = await Promise.all(
+        calls.map((call) =>
+          call.then(
+            () => 'done',
+            (/** @type {any} */ error) => error.code,
+          ),
+        ),
+      );
       const before = await models.list();
-      const [file] = await models.export(before[0].key);
-      await models.delete(before[0].key);
-      return { before, exported: file.blob.size, after: await models.list() };
-    });
+      const [file] = await models.export(key);
+      await models.delete(key);
+      return { stopped, before, exported: file.blob.size, after: await models.list() };
+    }, `${host.url}/manifest.json`);
+    assert.deepEqual(list.stopped, Array(5).fill('ABORTED'));
     assert.equal(list.before[0].storedBytes, SIZE);
     assert.equal(list.exported, SIZE);
     assert.deepEqual(list.after, []);

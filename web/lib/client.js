@@ -217,7 +217,10 @@ export function abortable(promise, signal) {
   if (!signal) return promise;
   return new Promise((done, fail) => {
     const stop = () => fail(aborted());
-    if (signal.aborted) return stop();
+    if (signal.aborted) {
+      promise.catch(() => {}); // nobody waits for it
+      return stop();
+    }
     signal.addEventListener('abort', stop, { once: true });
     promise.then(done, fail).finally(() => signal.removeEventListener('abort', stop));
   });
