@@ -384,6 +384,7 @@ static void sort_by_offset(uint32_t *order, uint32_t *spare, const pvl_gguf_tens
 
 static pvl_status check_layout(pvl_gguf *g, uint64_t file_bytes, pvl_error *err) {
     uint64_t end = g->data_start;
+    const uint64_t most = (uint64_t)INT64_MAX - g->data_start; /* a head fits memory */
     for (size_t i = 0; i < g->tensor_count; i++) {
         const pvl_gguf_tensor *t = &g->tensors[g->order[i]];
         if (t->offset % g->alignment != 0) {
@@ -393,9 +394,10 @@ static pvl_status check_layout(pvl_gguf *g, uint64_t file_bytes, pvl_error *err)
                             g->name, t->name, (unsigned long long)t->offset,
                             (unsigned)g->alignment);
         }
-        if (t->offset > (uint64_t)INT64_MAX - g->data_start - t->bytes) {
-            return pvl_fail(err, PVL_E_FORMAT, "%s: tensor %s is at the absurd offset %llu.",
-                            g->name, t->name, (unsigned long long)t->offset);
+        if (t->bytes > most || t->offset > most - t->bytes) {
+            return pvl_fail(err, PVL_E_FORMAT,
+                            "%s: tensor %s is at the absurd offset %llu, of %llu bytes.", g->name,
+                            t->name, (unsigned long long)t->offset, (unsigned long long)t->bytes);
         }
         uint64_t begin = g->data_start + t->offset;
         if (begin < end) {

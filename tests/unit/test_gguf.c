@@ -492,6 +492,13 @@ TEST(refuses_wrong_tensors) {
     put_head(&f, 3, 1, 0);
     put_tensor(&f, "w", PVL_DTYPE_F32, 8, 1, UINT64_MAX - 31);
     EXPECT(PVL_E_FORMAT, "absurd offset");
+    /* Its end is beyond what a file can have, although size and offset each are not. */
+    put_head(&f, 3, 1, 0);
+    put_tensor(&f, "w", PVL_DTYPE_F32, ((uint64_t)1 << 61) - 8, 1, 64);
+    if (sizeof(size_t) == 8)
+        EXPECT(PVL_E_FORMAT, "absurd offset 64, of 9223372036854775776 bytes");
+    else
+        EXPECT(PVL_E_LIMIT, "too large for this machine");
     put_head(&f, 3, 2, 0);
     put_tensor(&f, "w", PVL_DTYPE_F32, 16, 1, 0);
     put_tensor(&f, "v", PVL_DTYPE_F32, 16, 1, 32);

@@ -260,6 +260,10 @@ test(
     await page.type('#question', 'How many shapes are there?');
     await page.keyboard.press('Enter');
     await page.waitForSelector('.answering');
+    // Pictures are kept behind the text: a crash before that loses them.
+    await page.waitForFunction(() =>
+      Object.values(localStorage).some((text) => text.match(/"key":"\w/g)?.length === 4),
+    );
     const [first] = await turnsOf(page);
     const crashed = new Promise((done) => page.once('error', done));
     await page.goto('chrome://crash').catch(() => {});
@@ -271,6 +275,7 @@ test(
     const turns = await turnsOf(page);
     assert.deepEqual(turns[0], first);
     assert.equal(turns[1].question, 'How many shapes are there?');
+    assert.equal(turns[1].pictures, 3);
     assert.match(
       await page.$eval('.turn:last-of-type .foot', (foot) => foot.textContent ?? ''),
       /Ask again.*not answered/,
