@@ -32,7 +32,7 @@ let site;
 let tiled;
 
 before(async () => {
-  site = await serve({ port: 0, isolate: true });
+  site = await serve({ port: 0, isolate: true }); // one load less for each visit
   tiled = await siteWith((manifest) => (manifest.settings.maxTiles = 12));
 });
 after(async () => {

@@ -68,12 +68,7 @@ export function inBrowsers({ args, prefs, downloads } = {}) {
             : {},
         );
         try {
-          await body({
-            name,
-            t,
-            context,
-            open: (url, viewport) => visit(context, url, viewport),
-          });
+          await body({ name, t, context, open: (url, viewport) => visit(context, url, viewport) });
         } finally {
           await context.close();
         }

@@ -382,10 +382,10 @@ test('the second visit: no request, at the speed of the storage', LIMIT, async (
           get.onsuccess = () => { bytes += new FileReaderSync().readAsArrayBuffer(get.result).byteLength; step(keys); }; };
         const all = open.result.transaction('chunks').objectStore('chunks').getAllKeys(); all.onsuccess = () => step(all.result); } }`,
   );
-  // Told, not judged: `npm run bench -- --load` measures it, on a machine that does nothing else.
   const rate = SIZE / result.ms / 1e3;
   const ceiling = /** @type {any} */ (raw).bytes / /** @type {any} */ (raw).ms / 1e3;
   report(t, `from storage ${rate.toFixed(0)} MB/s; IndexedDB alone ${ceiling.toFixed(0)} MB/s`);
+  assert.ok(rate > 0.4 * ceiling, `${rate} of ${ceiling} MB/s`);
   await browser.close();
 });
 

@@ -71,8 +71,8 @@ export function threadsOf(scope) {
 export function hostThreads(engine) {
   /** @type {Map<number, Worker>} */
   const threads = new Map();
-  /** @param {ThreadMessage} asked */
-  const start = ({ thread, start: { url, options } = { url: '', options: {} } }) => {
+  /** @param {number} thread @param {{url: string, options: WorkerOptions}} how */
+  const start = (thread, { url, options }) => {
     const worker = new Worker(url, options);
     threads.set(thread, worker);
     worker.onmessage = ({ data }) => engine.postMessage({ thread, message: data });
@@ -83,7 +83,7 @@ export function hostThreads(engine) {
   };
   engine.addEventListener('message', ({ data }) => {
     if (!isThreadMessage(data)) return;
-    if (data.start) return start(data);
+    if (data.start) return start(data.thread, data.start);
     const worker = threads.get(data.thread);
     if (data.end) {
       worker?.terminate();

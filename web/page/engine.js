@@ -112,9 +112,7 @@ export function load(source, choice = {}) {
     try {
       await vl.loadModel(await found(source, mine.signal), {
         signal: mine.signal,
-        onProgress: (p) => {
-          if (loading === mine) showLoad(p, since);
-        },
+        onProgress: (p) => loading === mine && showLoad(p, since),
         onNotice: (notice) => showNotice(notice),
         refresh: choice.refresh,
         threads: settings.threads || undefined,
