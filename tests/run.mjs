@@ -20,10 +20,19 @@ import { Trouble, environment, relaxedFlags, root, say } from '../wasm/tools/she
 const PROGRAM_LIMIT = 600_000;
 const SCRIPT_LIMIT = 900_000;
 
+/** @typedef {import('../wasm/tools/build.mjs').Part} Part */
 /** @typedef {import('../wasm/tools/setup.mjs').Purpose} Purpose */
 /** @typedef {import('../wasm/tools/setup.mjs').Tools} Tools */
 /** @typedef {{passed: number, failed: number, skipped: number}} Counts */
-/** @typedef {{about: string, needs: Purpose[], byName?: boolean, run: (tools: Tools) => Promise<Counts>}} Slice */
+/**
+ * @typedef {object} Slice
+ * @property {string} about
+ * @property {Purpose[]} needs of the setup
+ * @property {Part[]} [parts] of the build
+ * @property {boolean} [byName] runs only when it is named
+ * @property {boolean} [beside] needs nothing but time: runs beside what follows it
+ * @property {(tools: Tools, beside: boolean) => Promise<Counts>} run
+ */
 
 const none = () => ({ passed: 0, failed: 0, skipped: 0 });
 
@@ -168,6 +177,9 @@ function atLeast(/** @type {string} */ version, /** @type {number[]} */ ...least
 /** Fresh fuzzing of each target in a test run, in seconds. */
 const FUZZ_SECONDS = 60;
 
+/** Runs a program only while a processor has nothing else to do (Linux). */
+const IDLE = ['/usr/bin/chrt', '--idle', '0'];
+
 const C_FOLDERS = ['unit', 'kernels', 'model', 'faults'];
 
 /** The C programs of a folder, in the sanitizer build. */
@@ -181,10 +193,8 @@ function native(/** @type {string} */ folder, /** @type {string} */ about) {
   return {
     about: `${about}: C programs of tests/${folder} under AddressSanitizer and UBSan`,
     needs: /** @type {Purpose[]} */ (['native']),
-    run: async (/** @type {Tools} */ tools) => {
-      await build(['asan'], tools);
-      return nativePrograms(folder);
-    },
+    parts: /** @type {Part[]} */ (['asan']),
+    run: () => nativePrograms(folder),
   };
 }
 
@@ -269,27 +279,81 @@ const SLICES = {
   threads: {
     about: 'C programs with several threads under ThreadSanitizer',
     needs: ['native'],
-    run: async (tools) => {
-      await build(['tsan'], tools);
-      return inLanes(THREADED, 1, (line) => {
+    parts: ['tsan'],
+    run: () =>
+      inLanes(THREADED, 1, (line) => {
         const [name, ...cases] = line.split(' ');
         return program(`threads ${name}`, join(buildFolder('tsan'), 'tests', name), cases);
+      }),
+  },
+  wasm: {
+    about:
+      'the same C programs as WebAssembly under Node.js, relaxed and plain SIMD; those that run kernels in Chromium',
+    needs: ['test'],
+    parts: ['page', 'tests'],
+    run: async (tools) => {
+      const list = ['relaxed', 'simd'].flatMap((variant) =>
+        C_FOLDERS.flatMap((folder) =>
+          programsOf(folder).map((name) => ({ variant, folder, name })),
+        ),
+      );
+      const sum = await inLanes(list, availableParallelism(), ({ variant, folder, name }) =>
+        program(`wasm ${variant} ${folder}/${name}`, process.execPath, [
+          ...relaxedFlags,
+          join(buildFolder('tests'), `tests-${variant}.cjs`),
+          name,
+        ]),
+      );
+      add(sum, await scripts('wasm', tools));
+      return sum;
+    },
+  },
+  checked: {
+    about:
+      "the C programs of the slice wasm with fixed SIMD, under Emscripten's AddressSanitizer and with SAFE_HEAP (many minutes: only by name)",
+    byName: true,
+    needs: ['page'],
+    parts: ['checked', 'heap'],
+    run: async () => {
+      const names = C_FOLDERS.flatMap(programsOf);
+      const list = /** @type {const} */ (['checked', 'heap']).flatMap((part) =>
+        names.map((name) => ({ part, name })),
+      );
+      return inLanes(list, Math.ceil(availableParallelism() / 2), ({ part, name }) => {
+        const file = join(buildFolder(part), 'tests-simd.cjs');
+        return program(`${part} ${name}`, process.execPath, [...relaxedFlags, file, name]);
       });
     },
   },
-  fuzz: {
-    about: `what fuzzing found, and ${FUZZ_SECONDS} s of it anew for each target`,
-    needs: ['fuzz'],
+  tools: {
+    about: 'the command line tool, the converter, the server and the scripts',
+    needs: ['page', 'native'],
+    parts: ['page', 'native', 'asan'],
     run: async (tools) => {
-      await build(['fuzz'], tools);
+      const sum = await nativePrograms('tools');
+      add(sum, await scripts('tools', tools));
+      return sum;
+    },
+  },
+  fuzz: {
+    about: `what fuzzing found, and ${FUZZ_SECONDS} s of it anew for each target, in the time that other slices leave`,
+    needs: ['fuzz'],
+    parts: ['fuzz'],
+    beside: true,
+    run: async (_, beside) => {
       const list = targets().flatMap((target) => [
         { target, seconds: 0 },
         { target, seconds: FUZZ_SECONDS },
       ]);
-      return inLanes(list, availableParallelism(), async ({ target, seconds }) => {
+      return inLanes(list, beside ? 1 : availableParallelism(), async ({ target, seconds }) => {
         const start = Date.now();
         const { command, args, env } = fuzzCommand(target, seconds);
-        const { code, why, output } = await collect(command, args, { env, limit: PROGRAM_LIMIT });
+        const line =
+          beside && existsSync(IDLE[0]) ? [...IDLE, command, ...args] : [command, ...args];
+        const { code, why, output } = await collect(line[0], line.slice(1), {
+          env,
+          limit: PROGRAM_LIMIT,
+        });
         const label = `fuzz ${target}, ${seconds ? `${seconds} s` : 'replay'}`;
         if (code === 0) {
           const runs = /number_of_executed_units: *(\d+)/.exec(output)?.[1];
@@ -302,62 +366,11 @@ const SLICES = {
       });
     },
   },
-  wasm: {
-    about:
-      'the same C programs as WebAssembly under Node.js, relaxed and plain SIMD; those that run kernels in Chromium',
-    needs: ['test'],
-    run: async (tools) => {
-      await build(['page', 'tests'], tools);
-      const list = ['relaxed', 'simd'].flatMap((variant) =>
-        C_FOLDERS.flatMap((folder) =>
-          programsOf(folder).map((name) => ({ variant, folder, name })),
-        ),
-      );
-      const sum = await inLanes(list, availableParallelism(), ({ variant, folder, name }) =>
-        program(`wasm ${variant} ${folder}/${name}`, process.execPath, [
-          ...relaxedFlags,
-          join(buildFolder('tests'), `tests-${variant}`, `${name}.cjs`),
-        ]),
-      );
-      add(sum, await scripts('wasm', tools));
-      return sum;
-    },
-  },
-  checked: {
-    about:
-      "the C programs of the slice wasm with fixed SIMD, under Emscripten's AddressSanitizer and with SAFE_HEAP (many minutes: only by name)",
-    byName: true,
-    needs: ['page'],
-    run: async (tools) => {
-      const parts = /** @type {const} */ (['checked', 'heap']);
-      await build([...parts], tools);
-      const list = parts.flatMap((part) => {
-        const folder = join(buildFolder(part), 'tests-simd');
-        const names = readdirSync(folder).filter((name) => name.endsWith('.cjs'));
-        return names.sort().map((name) => ({ label: `${part} ${name}`, file: join(folder, name) }));
-      });
-      return inLanes(list, Math.ceil(availableParallelism() / 2), ({ label, file }) =>
-        program(label, process.execPath, [...relaxedFlags, file]),
-      );
-    },
-  },
-  tools: {
-    about: 'the command line tool, the converter, the server and the scripts',
-    needs: ['page', 'native'],
-    run: async (tools) => {
-      await build(['page', 'native', 'asan'], tools);
-      const sum = await nativePrograms('tools');
-      add(sum, await scripts('tools', tools));
-      return sum;
-    },
-  },
   web: {
     about: 'the JavaScript library and the page, in Node.js, Chromium, Firefox and WebKitGTK',
     needs: ['test'],
-    run: async (tools) => {
-      await build(['page', 'package', 'site'], tools);
-      return scripts('web', tools);
-    },
+    parts: ['page', 'package', 'site'],
+    run: (tools) => scripts('web', tools),
   },
   accuracy: {
     about: 'right answers of the demonstration model on the held-out set',
@@ -398,28 +411,52 @@ function wanted() {
   return names.length ? names : Object.keys(SLICES).filter((name) => !SLICES[name].byName);
 }
 
+/**
+ * @param {string} name
+ * @param {Tools} tools
+ * @param {boolean} beside others
+ */
+async function runSlice(name, tools, beside) {
+  const start = Date.now();
+  try {
+    const counts = await SLICES[name].run(tools, beside);
+    if (counts.passed + counts.failed + counts.skipped === 0) {
+      console.log(`FAIL ${name}: this slice has no tests`);
+      add(counts, fail(`${name} (no tests)`));
+    }
+    add(total, counts);
+  } catch (error) {
+    sliceFailed(name, error);
+  }
+  console.log(`   ${name} took ${took(start)}`);
+}
+
+function sliceFailed(/** @type {string} */ name, /** @type {unknown} */ error) {
+  if (!(error instanceof Trouble)) console.error(error);
+  console.log(`FAIL ${name}: ${/** @type {Error} */ (error).message}`);
+  add(total, fail(name));
+}
+
 const total = none();
 const begin = Date.now();
 try {
   const names = wanted();
   const tools = await setup([...new Set(names.flatMap((name) => SLICES[name].needs))]);
-  for (const name of names) {
-    const start = Date.now();
+  const behind = [];
+  for (const [i, name] of names.entries()) {
     console.log(`== ${name}: ${SLICES[name].about}`);
     try {
-      const counts = await SLICES[name].run(tools);
-      if (counts.passed + counts.failed + counts.skipped === 0) {
-        console.log(`FAIL ${name}: this slice has no tests`);
-        add(counts, fail(`${name} (no tests)`));
-      }
-      add(total, counts);
+      await build(SLICES[name].parts ?? [], tools);
     } catch (error) {
-      if (!(error instanceof Trouble)) console.error(error);
-      console.log(`FAIL ${name}: ${/** @type {Error} */ (error).message}`);
-      add(total, fail(name));
+      sliceFailed(name, error);
+      continue;
     }
-    console.log(`   ${name} took ${took(start)}`);
+    const beside = SLICES[name].beside === true && i + 1 < names.length;
+    const end = runSlice(name, tools, beside);
+    if (beside) behind.push(end);
+    else await end;
   }
+  await Promise.all(behind);
 } catch (error) {
   if (!(error instanceof Trouble)) console.error(error);
   say(`pocketvl: ${/** @type {Error} */ (error).message}`);

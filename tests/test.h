@@ -317,8 +317,12 @@ static TEST_UNUSED int test_run_all(const test_case *cases, size_t n, int argc, 
 /* The list of a program's tests: TEST_MAIN(CASE(first), CASE(second)). One left out does not build.
  */
 #define CASE(name) {#name, test_case_##name}
+/* Where all programs are linked into one (tests/programs.c), each is compiled with another name. */
+#ifndef TEST_MAIN_NAME
+#define TEST_MAIN_NAME main
+#endif
 #define TEST_MAIN(...)                                                                             \
-    int main(int argc, char **argv) {                                                              \
+    int TEST_MAIN_NAME(int argc, char **argv) {                                                    \
         static const test_case cases[] = {__VA_ARGS__};                                            \
         return test_run_all(cases, sizeof cases / sizeof cases[0], argc, argv);                    \
     }

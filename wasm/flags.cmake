@@ -104,6 +104,27 @@ file(CONFIGURE OUTPUT "${CMAKE_BINARY_DIR}/exports.rsp" CONTENT "${exports}\n")
 
 file(GLOB PVL_WASM_SOURCES CONFIGURE_DEPENDS wasm/*.c)
 
+# The C tests are one program for each module, `tests-relaxed NAME [CASE]...`: every link costs seconds here. Each source's
+# main gets a name of its own, and tests/programs.c calls the one that is asked for. They are compiled once: only the core
+# differs between the modules.
+if(PVL_TESTS)
+  enable_testing()
+  set(test_names "")
+  set(test_list "")
+  foreach(source ${PVL_TEST_SOURCES})
+    get_filename_component(name ${source} NAME_WE)
+    list(APPEND test_names ${name})
+    string(APPEND test_list "PROGRAM(${name})\n")
+    set_source_files_properties(${source} PROPERTIES COMPILE_DEFINITIONS "TEST_MAIN_NAME=main_of_${name}")
+  endforeach()
+  file(CONFIGURE OUTPUT "${CMAKE_BINARY_DIR}/include/programs.def" CONTENT "${test_list}")
+  add_library(test_objects OBJECT tests/programs.c ${PVL_TEST_SOURCES})
+  target_include_directories(test_objects PRIVATE src "${CMAKE_BINARY_DIR}/include")
+  target_compile_options(test_objects PRIVATE
+    ${PVL_C_FLAGS} ${PVL_WASM_COMMON} ${PVL_WASM_PATHS} ${PVL_VARIANT_FLAGS_simd})
+  target_compile_definitions(test_objects PRIVATE ${PVL_DEFINITIONS})
+endif()
+
 foreach(variant ${PVL_VARIANTS})
   set(library pocketvl_${variant})
   pvl_library(${library} ${PVL_WASM_COMMON} ${PVL_WASM_PATHS} ${PVL_VARIANT_FLAGS_${variant}})
@@ -130,27 +151,24 @@ foreach(variant ${PVL_VARIANTS})
   endif()
 
   if(PVL_TESTS)
-    enable_testing()
-    foreach(source ${PVL_TEST_SOURCES})
-      get_filename_component(name ${source} NAME_WE)
-      pvl_program(${name}_${variant} SOURCES ${source} LIBRARIES ${library})
-      target_link_options(${name}_${variant} PRIVATE ${PVL_WASM_TEST_LINK} ${PVL_WASM_TEST_NODE_LINK})
-      add_dependencies(c_tests ${name}_${variant})
-      # .cjs: package.json declares .js files to be ES modules, which this glue is not.
-      set_target_properties(${name}_${variant} PROPERTIES OUTPUT_NAME ${name} SUFFIX .cjs
-        LINK_DEPENDS "${CMAKE_BINARY_DIR}/exit.js"
-        RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests-${variant}")
+    set(tests tests_${variant})
+    pvl_program(${tests} SOURCES $<TARGET_OBJECTS:test_objects> LIBRARIES ${library})
+    target_link_options(${tests} PRIVATE ${PVL_WASM_TEST_LINK} ${PVL_WASM_TEST_NODE_LINK})
+    add_dependencies(c_tests ${tests})
+    # .cjs: package.json declares .js files to be ES modules, which this glue is not.
+    set_target_properties(${tests} PROPERTIES OUTPUT_NAME tests-${variant} SUFFIX .cjs LINKER_LANGUAGE C
+      LINK_DEPENDS "${CMAKE_BINARY_DIR}/exit.js")
+    foreach(name ${test_names})
       add_test(NAME ${name}_${variant} WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}"
-        COMMAND node --experimental-wasm-relaxed-simd "${CMAKE_BINARY_DIR}/tests-${variant}/${name}.cjs")
+        COMMAND node --experimental-wasm-relaxed-simd "${CMAKE_BINARY_DIR}/tests-${variant}.cjs" ${name})
       set_tests_properties(${name}_${variant} PROPERTIES TIMEOUT 600)
-      if(variant STREQUAL "relaxed" AND source MATCHES "/tests/(kernels|model)/") # with the sets of the other module
-        pvl_program(${name}_web SOURCES $<TARGET_OBJECTS:${name}_${variant}> LIBRARIES ${library})
-        target_link_options(${name}_web PRIVATE ${PVL_WASM_TEST_LINK} ${PVL_WASM_TEST_WEB_LINK})
-        add_dependencies(c_tests ${name}_web)
-        set_target_properties(${name}_web PROPERTIES OUTPUT_NAME ${name} SUFFIX .js LINKER_LANGUAGE C
-          RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests-web")
-      endif()
     endforeach()
+    if(variant STREQUAL "relaxed") # which has the sets of the other module, too
+      pvl_program(tests_web SOURCES $<TARGET_OBJECTS:test_objects> LIBRARIES ${library})
+      target_link_options(tests_web PRIVATE ${PVL_WASM_TEST_LINK} ${PVL_WASM_TEST_WEB_LINK})
+      add_dependencies(c_tests tests_web)
+      set_target_properties(tests_web PROPERTIES OUTPUT_NAME tests-web SUFFIX .js LINKER_LANGUAGE C)
+    endif()
   endif()
 endforeach()
 

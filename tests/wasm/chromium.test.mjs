@@ -9,7 +9,7 @@ import { serve } from '../../web/serve.mjs';
 import { chromium } from '../web/browser.mjs';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const BUILT = 'build/wasm/tests-web';
+const BUILT = 'build/wasm/tests-web.js';
 const LIMIT = { timeout: 300_000 };
 
 /** @type {import('puppeteer-core').Browser} */
@@ -36,7 +36,7 @@ async function run(name, fixtures) {
   page.setDefaultTimeout(LIMIT.timeout);
   await page.goto(`${site.url}web/icon.svg`); // a page of the origin with nothing on it
   const result = await page.evaluate(
-    async (script, files) => {
+    async (script, program, files) => {
       const contents = await Promise.all(
         files.map(async (path) => new Uint8Array(await (await fetch(`/${path}`)).arrayBuffer())),
       );
@@ -56,7 +56,14 @@ async function run(name, fixtures) {
           end(-1);
         };
         Object.assign(globalThis, {
-          Module: { print: say, printErr: say, preRun: [put], onExit: end, onAbort: failed },
+          Module: {
+            arguments: [program],
+            print: say,
+            printErr: say,
+            preRun: [put],
+            onExit: end,
+            onAbort: failed,
+          },
         });
         const element = document.createElementNS('http://www.w3.org/1999/xhtml', 'script');
         element.setAttribute('src', script);
@@ -64,7 +71,8 @@ async function run(name, fixtures) {
         document.documentElement.append(element);
       });
     },
-    `/${BUILT}/${name}.js`,
+    `/${BUILT}`,
+    name,
     fixtures,
   );
   await page.close();
@@ -81,7 +89,7 @@ for (const folder of ['kernels', 'model']) {
   for (const source of names.sort()) {
     const name = source.replace('.c', '');
     test(`${folder}/${name}`, LIMIT, async () => {
-      assert.ok(existsSync(join(root, BUILT, `${name}.js`)), 'build it: npm run build -- tests');
+      assert.ok(existsSync(join(root, BUILT)), 'build it: npm run build -- tests');
       const fixtures = [...held('tests/fixtures/model'), 'web/models/demo/pocketvl-demo.gguf'];
       const { code, output } = await run(name, folder === 'model' ? fixtures : []);
       const closing = /^(\d+) passed, (\d+) failed$/m.exec(output);
