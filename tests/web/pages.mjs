@@ -55,10 +55,9 @@ export function inBrowsers({ args, prefs, downloads } = {}) {
   /**
    * @param {string} what
    * @param {(visitor: Visitor) => Promise<void>} body
-   * @param {readonly Visitor['name'][]} [names] where there is a reason not to take both
    */
-  return (what, body, names = ['Chromium', 'Firefox']) => {
-    for (const name of names) {
+  return (what, body) => {
+    for (const name of /** @type {const} */ (['Chromium', 'Firefox'])) {
       test(`${name}: ${what}`, { timeout: 240_000 }, async (t) => {
         if (!started.has(name)) started.set(name, launch[name]());
         const browser = await /** @type {Promise<Browser>} */ (started.get(name));
@@ -88,8 +87,10 @@ function manifestOf(change) {
  * The page as it is, with a model whose manifest was changed, and others of the same weights beside it.
  * @param {(manifest: any) => void} change
  * @param {Record<string, (manifest: any) => void>} [others] by the names of their folders
+ * @param {{files?: Record<string, string>, isolate?: boolean}} [options] further files by their names; whether the host
+ *   isolates the page by itself, which makes a first visit one load instead of two
  */
-export async function siteWith(change, others = {}) {
+export async function siteWith(change, others = {}, { files = {}, isolate } = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'pocketvl-site-'));
   for (const name of readdirSync(web))
     if (name !== 'models') symlinkSync(join(web, name), join(folder, name));
@@ -100,12 +101,13 @@ export async function siteWith(change, others = {}) {
       if (name.endsWith('.gguf')) symlinkSync(join(web, 'models/demo', name), join(path, name));
     writeFileSync(join(path, 'manifest.json'), manifestOf(differs));
   }
-  const site = await serve({ port: 0, folder });
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text);
+  const site = await serve({ port: 0, folder, isolate });
   const close = async () => {
     await site.close();
     rmSync(folder, { recursive: true, force: true });
   };
-  return { ...site, close };
+  return { ...site, folder, close };
 }
 
 /** Another host, with the shipped model on it. @param {(manifest: any) => void} [change] */

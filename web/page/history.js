@@ -29,7 +29,15 @@ let id = '';
 let database = null;
 
 function pictures() {
-  database ??= openDB(DATABASE, 1, { upgrade: (db) => void db.createObjectStore('pictures') });
+  const lost = () => (database = null); // evicted, or wanted by another tab: opened again next time
+  database ??= openDB(DATABASE, 1, {
+    upgrade: (db) => void db.createObjectStore('pictures'),
+    blocking(_before, _after, { target }) {
+      /** @type {IDBDatabase} */ (target).close();
+      lost();
+    },
+    terminated: lost,
+  });
   database.catch(() => (database = null)); // asked for again next time
   return database;
 }
