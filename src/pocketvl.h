@@ -62,7 +62,7 @@ typedef struct pvl_error {
 const char *pvl_status_name(pvl_status code);
 
 /* alloc: `bytes` aligned to 64, or NULL. free: never NULL. Called from the thread that calls the
- * library. */
+ * library, but for pvl_loader_push_async. */
 typedef struct pvl_allocator {
     void *(*alloc)(void *ctx, size_t bytes);
     void (*free)(void *ctx, void *p);
@@ -94,6 +94,13 @@ pvl_status pvl_loader_begin_file(pvl_loader *loader, const char *name, uint64_t 
                                  pvl_error *err);
 /* The next n bytes of the file. They are used before the call returns; the caller keeps them. */
 pvl_status pvl_loader_push(pvl_loader *loader, const void *data, size_t n, pvl_error *err);
+/* The same behind the caller, on the engine's other threads: n bytes at `data` have to stay as they
+ * are until pvl_loader_wait, or any other call with this loader, has returned. How it ended is told
+ * by that call. With one thread it is done before this one returns. The allocator is called from
+ * another thread meanwhile. */
+pvl_status pvl_loader_push_async(pvl_loader *loader, const void *data, size_t n, pvl_error *err);
+/* Waits for the push behind the caller; PVL_OK where there is none. */
+pvl_status pvl_loader_wait(pvl_loader *loader, pvl_error *err);
 /* Checks that everything is there and hands over the engine. The loader is freed in any case. */
 pvl_status pvl_loader_finish(pvl_loader *loader, pvl_engine **out, pvl_error *err);
 /* Gives up. NULL is fine. */

@@ -163,6 +163,7 @@ const THREADED = [
   'test_attn',
   'test_rows',
   'test_session',
+  'test_weights pushed_behind_the_caller errors_from_behind_the_caller',
   'test_endurance',
 ];
 

@@ -43,7 +43,13 @@ struct pvl_team {
     _Alignas(64) pvl_team_job job;
     void *arg;
     int members;
-    bool stop, running;
+    bool stop, running, behind;
+    /* For work behind the caller: the members 1.. as a team of their own, NULL where that is one
+     * alone, and its epoch before the work began. */
+    pvl_team *others;
+    uint32_t others_epoch;
+    pvl_team_work work;
+    void *work_arg;
     const pvl_allocator *allocator;
 #ifndef __EMSCRIPTEN__
     pthread_mutex_t mutex;
@@ -88,10 +94,9 @@ static void wake_all(pvl_team *team, _Atomic uint32_t *word) {
 }
 #endif
 
-static void *member_main(void *p) {
-    struct member *self = p;
-    pvl_team *team = self->team;
-    for (uint32_t seen = 0;; seen++) {
+/* What a member does: jobs, until the team is stopped. `seen`: the last epoch before its first. */
+static void serve(pvl_team *team, int index, uint32_t seen) {
+    for (;; seen++) {
         int spin = SPIN;
         for (; spin && atomic_load_explicit(&team->epoch, memory_order_acquire) == seen; spin--)
             pause_briefly();
@@ -102,12 +107,18 @@ static void *member_main(void *p) {
             atomic_fetch_sub(&team->asleep, 1);
         }
         if (team->stop)
-            return NULL;
-        team->job(team->arg, self->index);
+            return;
+        team->job(team->arg, index);
         if (atomic_fetch_sub(&team->left, 1) == 1 && atomic_load(&team->caller_asleep)) {
             wake_all(team, &team->left);
         }
     }
+}
+
+static void *member_main(void *p) {
+    struct member *self = p;
+    serve(self->team, self->index, 0);
+    return NULL;
 }
 
 static void start_epoch(pvl_team *team) {
@@ -116,21 +127,45 @@ static void start_epoch(pvl_team *team) {
         wake_all(team, &team->epoch);
 }
 
+static pvl_status team_new(pvl_team **out, const pvl_allocator *a, pvl_error *err) {
+    void *p;
+    PVL_TRY(pvl_calloc(a, &p, 1, sizeof(pvl_team), "the thread team", err));
+    pvl_team *team = p;
+    team->allocator = a;
+    team->members = 1;
+#ifndef __EMSCRIPTEN__
+    pthread_mutex_init(&team->mutex, NULL);
+    pthread_cond_init(&team->changed, NULL);
+#endif
+    *out = team;
+    return PVL_OK;
+}
+
+static void team_free(pvl_team *team) {
+    if (!team)
+        return;
+#ifndef __EMSCRIPTEN__
+    pthread_cond_destroy(&team->changed);
+    pthread_mutex_destroy(&team->mutex);
+#endif
+    pvl_free(team->allocator, team);
+}
+
 pvl_status pvl_team_start(pvl_team **out, const pvl_allocator *a, int members, pvl_error *err) {
     *out = NULL;
     if (members > PVL_MAX_THREADS)
         members = PVL_MAX_THREADS;
     if (members <= 1)
         return PVL_OK;
-    void *p;
-    PVL_TRY(pvl_calloc(a, &p, 1, sizeof(pvl_team), "the thread team", err));
-    pvl_team *team = p;
-    team->allocator = a;
-#ifndef __EMSCRIPTEN__
-    pthread_mutex_init(&team->mutex, NULL);
-    pthread_cond_init(&team->changed, NULL);
-#endif
-    team->members = 1;
+    pvl_team *team, *others = NULL;
+    PVL_TRY(team_new(&team, a, err));
+    if (members > 2) {
+        pvl_status status = team_new(&others, a, err);
+        if (status != PVL_OK) {
+            team_free(team);
+            return status;
+        }
+    }
     for (int i = 1; i < members; i++) {
         team->member[i] = (struct member){.team = team, .index = i};
         /* Fewer threads than asked for is not an error: the work is the same. */
@@ -138,6 +173,9 @@ pvl_status pvl_team_start(pvl_team **out, const pvl_allocator *a, int members, p
             break;
         team->members++;
     }
+    if (others)
+        others->members = team->members - 1;
+    team->others = others;
     *out = team;
     return PVL_OK;
 }
@@ -146,31 +184,17 @@ int pvl_team_size(const pvl_team *team) {
     return team ? team->members : 1;
 }
 
-void pvl_team_stop(pvl_team *team) {
-    if (!team)
-        return;
-    team->stop = true;
-    start_epoch(team);
-    for (int i = 1; i < team->members; i++)
-        pthread_join(team->member[i].thread, NULL);
-#ifndef __EMSCRIPTEN__
-    pthread_cond_destroy(&team->changed);
-    pthread_mutex_destroy(&team->mutex);
-#endif
-    pvl_free(team->allocator, team);
-}
-
-void pvl_team_run(pvl_team *team, pvl_team_job job, void *arg) {
-    if (!team || team->members == 1 || team->running) {
-        job(arg, 0);
-        return;
-    }
+/* The other members begin with the job. */
+static void fork_job(pvl_team *team, pvl_team_job job, void *arg) {
     team->running = true;
     team->job = job;
     team->arg = arg;
     atomic_store(&team->left, (uint32_t)team->members - 1);
     start_epoch(team);
-    job(arg, 0);
+}
+
+/* They are done with it. */
+static void join_job(pvl_team *team) {
     int spin = SPIN;
     for (; spin && atomic_load_explicit(&team->left, memory_order_acquire); spin--)
         pause_briefly();
@@ -181,6 +205,64 @@ void pvl_team_run(pvl_team *team, pvl_team_job job, void *arg) {
         atomic_store(&team->caller_asleep, 0);
     }
     team->running = false;
+}
+
+void pvl_team_stop(pvl_team *team) {
+    if (!team)
+        return;
+    pvl_team_wait(team);
+    team->stop = true;
+    start_epoch(team);
+    for (int i = 1; i < team->members; i++)
+        pthread_join(team->member[i].thread, NULL);
+    team_free(team->others);
+    team_free(team);
+}
+
+void pvl_team_run(pvl_team *team, pvl_team_job job, void *arg) {
+    if (!team || team->members == 1 || team->running) {
+        job(arg, 0);
+        return;
+    }
+    fork_job(team, job, arg);
+    job(arg, 0);
+    join_job(team);
+}
+
+/* Member 1 does the work; the members behind it serve it until it has ended. */
+static void behind_member(void *arg, int member) {
+    pvl_team *team = arg, *others = team->others;
+    if (member > 1) {
+        serve(others, member - 1, team->others_epoch);
+        return;
+    }
+    team->work(team->work_arg, others);
+    if (others) {
+        others->stop = true;
+        start_epoch(others);
+    }
+}
+
+void pvl_team_behind(pvl_team *team, pvl_team_work work, void *arg) {
+    if (!team || team->members == 1 || team->running) {
+        work(arg, NULL);
+        return;
+    }
+    if (team->others) {
+        team->others->stop = false;
+        team->others_epoch = atomic_load(&team->others->epoch);
+    }
+    team->work = work;
+    team->work_arg = arg;
+    team->behind = true;
+    fork_job(team, behind_member, team);
+}
+
+void pvl_team_wait(pvl_team *team) {
+    if (!team || !team->behind)
+        return;
+    join_job(team);
+    team->behind = false;
 }
 
 struct range_job {

@@ -41,4 +41,13 @@ void pvl_team_run(pvl_team *team, pvl_team_job job, void *arg);
 typedef void (*pvl_range_task)(void *arg, size_t begin, size_t end, int member);
 void pvl_parallel_for(pvl_team *team, size_t count, size_t grain, pvl_range_task task, void *arg);
 
+/* Work behind the caller: it runs on another member, with all members but the caller as its team,
+ * and the call returns at once. Until pvl_team_wait has returned the team itself serves nobody
+ * else: what is run with it runs serially. Where there is no other member the work is done before
+ * the call returns, with a team of NULL. */
+typedef void (*pvl_team_work)(void *arg, pvl_team *others);
+void pvl_team_behind(pvl_team *team, pvl_team_work work, void *arg);
+/* Returns when the work behind is done, at once where there is none. NULL is fine. */
+void pvl_team_wait(pvl_team *team);
+
 #endif

@@ -13,6 +13,13 @@ struct pvl_loader {
     /* A split model's parts come in order; 0 = whole files. */
     uint32_t parts, next_part;
     bool failed;
+    /* The push that runs behind the caller: its bytes, then how it ended. */
+    struct {
+        const void *data;
+        size_t bytes;
+        pvl_status status;
+        pvl_error error;
+    } behind;
 };
 
 /* ---- the text side ---- */
@@ -148,7 +155,17 @@ static pvl_status end_file(pvl_loader *l, pvl_error *err) {
     return status;
 }
 
+pvl_status pvl_loader_wait(pvl_loader *l, pvl_error *err) {
+    pvl_team_wait(l->engine->team);
+    pvl_status status = l->behind.status;
+    l->behind.status = PVL_OK;
+    if (status != PVL_OK && err)
+        *err = l->behind.error;
+    return status;
+}
+
 pvl_status pvl_loader_begin_file(pvl_loader *l, const char *name, uint64_t bytes, pvl_error *err) {
+    PVL_TRY(pvl_loader_wait(l, err));
     if (l->failed)
         return pvl_fail(err, PVL_E_STATE, "Loading has failed before: start again.");
     PVL_TRY(end_file(l, err));
@@ -159,7 +176,7 @@ pvl_status pvl_loader_begin_file(pvl_loader *l, const char *name, uint64_t bytes
     return status;
 }
 
-pvl_status pvl_loader_push(pvl_loader *l, const void *data, size_t n, pvl_error *err) {
+static pvl_status push(pvl_loader *l, const void *data, size_t n, pvl_error *err) {
     if (l->failed || !l->stream)
         return pvl_fail(err, PVL_E_STATE, "No file is being loaded: begin one first.");
     pvl_status status = pvl_gguf_stream_push(l->stream, data, n, err);
@@ -168,7 +185,28 @@ pvl_status pvl_loader_push(pvl_loader *l, const void *data, size_t n, pvl_error 
     return status;
 }
 
+pvl_status pvl_loader_push(pvl_loader *l, const void *data, size_t n, pvl_error *err) {
+    PVL_TRY(pvl_loader_wait(l, err));
+    return push(l, data, n, err);
+}
+
+static void push_behind(void *arg, pvl_team *others) {
+    pvl_loader *l = arg;
+    l->engine->model.team = others;
+    l->behind.status = push(l, l->behind.data, l->behind.bytes, &l->behind.error);
+    l->engine->model.team = l->engine->team;
+}
+
+pvl_status pvl_loader_push_async(pvl_loader *l, const void *data, size_t n, pvl_error *err) {
+    PVL_TRY(pvl_loader_wait(l, err));
+    l->behind.data = data;
+    l->behind.bytes = n;
+    pvl_team_behind(l->engine->team, push_behind, l);
+    return PVL_OK;
+}
+
 static pvl_status finish(pvl_loader *l, pvl_error *err) {
+    PVL_TRY(pvl_loader_wait(l, err));
     if (l->failed)
         return pvl_fail(err, PVL_E_STATE, "Loading has failed before: start again.");
     PVL_TRY(end_file(l, err));
@@ -194,6 +232,8 @@ pvl_status pvl_loader_finish(pvl_loader *l, pvl_engine **out, pvl_error *err) {
 void pvl_loader_free(pvl_loader *l) {
     if (!l)
         return;
+    if (l->engine) /* a push may still be running */
+        pvl_team_wait(l->engine->team);
     pvl_gguf_stream_free(l->stream);
     pvl_engine_free(l->engine);
     pvl_free(l->allocator, l);

@@ -26,4 +26,18 @@ const pvl_constants pvl_k_constants = {
                   -0.00011048030864913017f, -6.626000686082989e-5f, 0.07266856729984283f,
                   1.5957684516906738f},
         },
+    .pack =
+        {
+            .magnitude = 0x7FFFFFFF,
+            .least = -127.0f,
+            .most = 127.0f,
+            .round = 12582912.0f,
+            .sign = 0x8000,
+            .rest = 0x7FFF,
+            .bias = 112 << 23,
+            .beyond = 31 << 23,
+            .above = 113 << 23,
+            .first = 1 << 23,
+            .small = 0x1p-14f,
+        },
 };

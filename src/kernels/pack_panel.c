@@ -79,7 +79,7 @@ static void store_half8(unsigned char *out, const float x[PVL_PANEL]) {
 /* max |x|, by comparing bits: NaN is the largest, so that a damaged weight shows in the outputs. n
  * is a multiple of 16. */
 PVL_INLINE float largest(const float *x, size_t n) {
-    v128_t mask = wasm_i32x4_splat(0x7FFFFFFF), most = wasm_i32x4_splat(0), more = most;
+    v128_t mask = PVL_LANES(pack.magnitude), most = wasm_i32x4_splat(0), more = most;
     for (size_t i = 0; i < n; i += 8) {
         most = wasm_i32x4_max(most, wasm_v128_and(wasm_v128_load(x + i), mask));
         more = wasm_i32x4_max(more, wasm_v128_and(wasm_v128_load(x + i + 4), mask));
@@ -91,20 +91,24 @@ PVL_INLINE float largest(const float *x, size_t n) {
 }
 
 PVL_INLINE v128_t round4(const float *x, v128_t inverse) {
-    v128_t v = wasm_f32x4_mul(wasm_v128_load(x), inverse);
-    v = wasm_f32x4_pmax(wasm_f32x4_splat(-127), v); /* NaN -> -127: d is NaN then too */
-    v = wasm_f32x4_pmin(wasm_f32x4_splat(127), v);
-    v = wasm_f32x4_add(v, wasm_f32x4_splat(12582912.0f));   /* leaves no bits behind the point: */
-    return wasm_i32x4_sub(v, wasm_i32x4_splat(0x4B400000)); /* nearest, ties to even */
+    v128_t v = wasm_f32x4_mul(wasm_v128_load(x), inverse), round = PVL_LANES(pack.round);
+    v = wasm_f32x4_pmax(PVL_LANES(pack.least), v); /* NaN -> -127: d is NaN then too */
+    v = wasm_f32x4_pmin(PVL_LANES(pack.most), v);
+    v = wasm_f32x4_add(v, round);   /* leaves no bits behind the point: */
+    return wasm_i32x4_sub(v, round); /* nearest, ties to even */
 }
 
-/* q = round(x / d) of 16 values; x beyond 127 d is cut, which the rounding of d to a half can bring
- * about. */
-PVL_INLINE v128_t round16(const float *x, float d) {
-    v128_t inverse = wasm_f32x4_splat(d > 0 ? 1.0f / d : 0);
+/* q = round(x / d) of 16 values by the inverse of d, 0 for d = 0; x beyond 127 d is cut, which the
+ * rounding of d to a half can bring about. */
+PVL_INLINE v128_t round16(const float *x, float inverse) {
+    v128_t by = wasm_f32x4_splat(inverse);
     return wasm_i8x16_narrow_i16x8(
-        wasm_i16x8_narrow_i32x4(round4(x, inverse), round4(x + 4, inverse)),
-        wasm_i16x8_narrow_i32x4(round4(x + 8, inverse), round4(x + 12, inverse)));
+        wasm_i16x8_narrow_i32x4(round4(x, by), round4(x + 4, by)),
+        wasm_i16x8_narrow_i32x4(round4(x + 8, by), round4(x + 12, by)));
+}
+
+PVL_INLINE float inverse_of(float d) {
+    return d > 0 ? 1.0f / d : 0;
 }
 
 /* ---- 8 bits ---- */
@@ -178,6 +182,73 @@ static void pack_exact(unsigned char *panel, const pvl_file_rows *r) {
     }
 }
 
+/* scale q of 16 integers. */
+PVL_INLINE void widen16(v128_t y[4], v128_t q, float scale) {
+    v128_t low = wasm_i16x8_extend_low_i8x16(q), high = wasm_i16x8_extend_high_i8x16(q);
+    v128_t s = wasm_f32x4_splat(scale);
+    y[0] = wasm_f32x4_mul(s, wasm_f32x4_convert_i32x4(wasm_i32x4_extend_low_i16x8(low)));
+    y[1] = wasm_f32x4_mul(s, wasm_f32x4_convert_i32x4(wasm_i32x4_extend_high_i16x8(low)));
+    y[2] = wasm_f32x4_mul(s, wasm_f32x4_convert_i32x4(wasm_i32x4_extend_low_i16x8(high)));
+    y[3] = wasm_f32x4_mul(s, wasm_f32x4_convert_i32x4(wasm_i32x4_extend_high_i16x8(high)));
+}
+
+/* pvl_dtype_dequantize of one block of Q5_K. */
+static void widen_q5_k(float *y, const unsigned char *p) {
+    pvl_block_q5_k b;
+    memcpy(&b, p, offsetof(pvl_block_q5_k, qh));
+    float d = pvl_f16_to_f32(b.d), dmin = pvl_f16_to_f32(b.dmin);
+    v128_t low_halves = PVL_LANES(low_halves), one = wasm_i8x16_splat(1);
+    for (uint32_t g = 0; g < PVL_SUPER_BLOCK / PVL_BLOCK; g++) {
+        uint8_t scale, min;
+        pvl_k_scale_min(b.scales, (int)g, &scale, &min);
+        v128_t less = wasm_f32x4_splat(dmin * (float)min);
+        for (size_t i = 0; i < PVL_BLOCK; i += VECTOR, y += VECTOR) {
+            v128_t q =
+                wasm_v128_load(p + offsetof(pvl_block_q5_k, qs) + g / 2 * PVL_BLOCK + i);
+            v128_t fifth = wasm_v128_load(p + offsetof(pvl_block_q5_k, qh) + i), x[4];
+            q = wasm_v128_and(wasm_u16x8_shr(q, 4 * (g % 2)), low_halves);
+            fifth = wasm_v128_and(wasm_u16x8_shr(fifth, g), one);
+            widen16(x, wasm_v128_or(q, wasm_i16x8_shl(fifth, 4)), d * (float)scale);
+            for (size_t k = 0; k < 4; k++)
+                wasm_v128_store(y + 4 * k, wasm_f32x4_sub(x[k], less));
+        }
+    }
+}
+
+/* pvl_dtype_dequantize of one block of Q6_K. */
+static void widen_q6_k(float *y, const unsigned char *p) {
+    const int8_t *scales = (const int8_t *)p + offsetof(pvl_block_q6_k, scales);
+    float d = pvl_f16_to_f32(pvl_load_u16(p + offsetof(pvl_block_q6_k, d)));
+    v128_t low_halves = PVL_LANES(low_halves), two = wasm_i8x16_splat(3);
+    v128_t zero = wasm_i8x16_splat(32);
+    for (size_t half = 0; half < 2; half++) {
+        for (uint32_t run = 0; run < 4; run++) {
+            for (size_t i = 0; i < PVL_BLOCK; i += VECTOR, y += VECTOR) {
+                v128_t q = wasm_v128_load(p + 64 * half + PVL_BLOCK * (run % 2) + i), x[4];
+                v128_t high =
+                    wasm_v128_load(p + offsetof(pvl_block_q6_k, qh) + PVL_BLOCK * half + i);
+                q = wasm_v128_and(wasm_u16x8_shr(q, 4 * (run / 2)), low_halves);
+                high = wasm_v128_and(wasm_u16x8_shr(high, 2 * run), two);
+                q = wasm_i8x16_sub(wasm_v128_or(q, wasm_i16x8_shl(high, 4)), zero);
+                widen16(x, q, d * (float)*scales++);
+                for (size_t k = 0; k < 4; k++)
+                    wasm_v128_store(y + 4 * k, x[k]);
+            }
+        }
+    }
+}
+
+/* `length` values of a row from the block at `p` on. */
+static void widen(float *y, pvl_dtype type, const unsigned char *p, size_t length) {
+    if (type == PVL_DTYPE_Q6_K) {
+        widen_q6_k(y, p);
+    } else if (type == PVL_DTYPE_Q5_K) {
+        widen_q5_k(y, p);
+    } else {
+        pvl_dtype_dequantize(type, y, p, length);
+    }
+}
+
 /* Through floats, once more rounded: a block of the file at a time, and at least PVL_BLOCK. */
 static void pack_q8_rounded(unsigned char *panel, const pvl_file_rows *r) {
     const pvl_dtype_traits *t = pvl_dtype_find((uint32_t)r->type);
@@ -186,8 +257,8 @@ static void pack_q8_rounded(unsigned char *panel, const pvl_file_rows *r) {
     memset(x, 0, sizeof x);
     for (size_t at = 0; at < r->cols; at += length) {
         for (size_t lane = 0; lane < r->lanes; lane++) {
-            pvl_dtype_dequantize(r->type, x[lane],
-                                 row_of(r, lane) + at / t->block_length * t->block_bytes, length);
+            widen(x[lane], r->type, row_of(r, lane) + at / t->block_length * t->block_bytes,
+                  length);
         }
         for (size_t from = 0; from < length;
              from += PVL_BLOCK, panel += pvl_packings[PVL_PACK_Q8].panel_bytes) {
@@ -197,9 +268,9 @@ static void pack_q8_rounded(unsigned char *panel, const pvl_file_rows *r) {
                 most[lane] = largest(x[lane] + from, PVL_BLOCK) / 127.0f;
             store_half8((unsigned char *)scale, most);
             for (size_t lane = 0; lane < PVL_PANEL; lane++) {
-                float d = pvl_f16_to_f32(scale[lane]);
-                first[lane] = round16(x[lane] + from, d);
-                second[lane] = round16(x[lane] + from + VECTOR, d);
+                float inverse = inverse_of(pvl_f16_to_f32(scale[lane]));
+                first[lane] = round16(x[lane] + from, inverse);
+                second[lane] = round16(x[lane] + from + VECTOR, inverse);
             }
             finish_q8(panel, scale, first, second);
         }
@@ -221,14 +292,14 @@ static void pack_q8(unsigned char *panel, const pvl_file_rows *r) {
 /* pvl_f16_to_f32 of four lanes. */
 PVL_INLINE v128_t widen4(const unsigned char *p) {
     v128_t h = wasm_u32x4_load16x4(p);
-    v128_t sign = wasm_i32x4_shl(wasm_v128_and(h, wasm_i32x4_splat(0x8000)), 16);
-    v128_t bits = wasm_i32x4_shl(wasm_v128_and(h, wasm_i32x4_splat(0x7FFF)), 13);
-    v128_t bias = wasm_i32x4_splat(112 << 23);
-    v128_t beyond = wasm_v128_and(bias, wasm_i32x4_ge(bits, wasm_i32x4_splat(31 << 23)));
-    v128_t small = wasm_f32x4_sub(wasm_i32x4_add(bits, wasm_i32x4_splat(113 << 23)),
-                                  wasm_f32x4_splat(0x1p-14f));
+    v128_t sign = wasm_i32x4_shl(wasm_v128_and(h, PVL_LANES(pack.sign)), 16);
+    v128_t bits = wasm_i32x4_shl(wasm_v128_and(h, PVL_LANES(pack.rest)), 13);
+    v128_t bias = PVL_LANES(pack.bias);
+    v128_t beyond = wasm_v128_and(bias, wasm_i32x4_ge(bits, PVL_LANES(pack.beyond)));
+    v128_t small =
+        wasm_f32x4_sub(wasm_i32x4_add(bits, PVL_LANES(pack.above)), PVL_LANES(pack.small));
     v128_t normal = wasm_i32x4_add(wasm_i32x4_add(bits, bias), beyond);
-    v128_t is_small = wasm_i32x4_lt(bits, wasm_i32x4_splat(1 << 23));
+    v128_t is_small = wasm_i32x4_lt(bits, PVL_LANES(pack.first));
     return wasm_v128_or(sign, wasm_v128_bitselect(small, normal, is_small));
 }
 
@@ -252,8 +323,9 @@ static void pack_q8w(unsigned char *panel, const pvl_file_rows *r) {
                 pvl_dtype_dequantize(r->type, x, from, BLOCK);
             }
             scale[lane] = largest(x, BLOCK) / 127.0f;
+            float inverse = inverse_of(scale[lane]);
             for (size_t i = 0; i < VECTORS; i++)
-                q[i][lane] = round16(x + VECTOR * i, scale[lane]);
+                q[i][lane] = round16(x + VECTOR * i, inverse);
         }
         unsigned char *steps = panel + 8 * PVL_PANEL;
         for (size_t i = 0; i < VECTORS; i++)

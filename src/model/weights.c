@@ -320,7 +320,11 @@ static size_t stage_capacity(const pvl_slot *slot) {
 
 void pvl_model_init(pvl_model *m, const pvl_allocator *a, pvl_team *team, bool f32,
                     bool plan_only) {
-    *m = (pvl_model){.allocator = a, .team = team, .f32 = f32, .plan_only = plan_only};
+    *m = (pvl_model){.allocator = a,
+                     .team = team,
+                     .members = pvl_team_size(team),
+                     .f32 = f32,
+                     .plan_only = plan_only};
 }
 
 static pvl_status read_configs(pvl_model *m, const pvl_gguf *g, pvl_error *err) {
@@ -367,7 +371,7 @@ pvl_status pvl_model_header(pvl_model *m, const char *name, const pvl_gguf *g, p
         /* Rows that change places are gathered behind the tensor, a group for each member. */
         size_t gathered = 0;
         if (m->slots[i].kind == SLOT_PERMUTED &&
-            (!pvl_size_mul(&gathered, (size_t)pvl_team_size(m->team) * PVL_ROW_GROUP,
+            (!pvl_size_mul(&gathered, (size_t)m->members * PVL_ROW_GROUP,
                            m->slots[i].row_bytes) ||
              !pvl_size_add(&need, need, gathered)))
             need = SIZE_MAX; /* which no allocation grants */

@@ -46,7 +46,8 @@ typedef struct pvl_slot
 
 typedef struct pvl_model {
     const pvl_allocator *allocator;
-    pvl_team *team; /* packs in parallel */
+    pvl_team *team; /* packs in parallel; may be another one between calls, of at most `members` */
+    int members;
     bool f32;       /* PVL_PRECISION_F32 */
     bool plan_only; /* count memory, allocate no weights */
 

@@ -13,7 +13,7 @@ import { root } from '../../wasm/tools/shell.mjs';
 import { median } from './report.mjs';
 
 const [variant = 'relaxed', only = ''] = process.argv.slice(2);
-const TYPES = { f16: 1, q4_0: 2, q8_0: 8, q4_k: 12 };
+const TYPES = { f16: 1, q4_0: 2, q8_0: 8, q4_k: 12, q5_k: 13, q6_k: 14 };
 /** @type {[string, keyof typeof TYPES, number, number, number, number?][]} rows, inputs, outputs, GELU */
 const PRODUCTS = [
   ['vit qkv, F16', 'f16', 1025, 1024, 1024],

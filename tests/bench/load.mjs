@@ -105,8 +105,9 @@ export async function visit(page, url, { heap = false, store = 'auto' } = {}) {
   return { ...result, ...((await stop?.()) ?? { heapGrowth: 0, allGrowth: 0, samples: 0 }) };
 }
 
-/** What runs in a worker: all chunks of the store, read by nothing but IndexedDB. */
-const RAW = `onmessage = ({ data: how }) => {
+/** What runs in a worker: all chunks of the store, read by nothing but IndexedDB and put into shared memory. */
+const RAW = `onmessage = ({ data: { how, fresh } }) => {
+  const CHUNK = 16 << 20;
   const asked = (request) => new Promise((done, fail) => {
     request.onsuccess = () => done(request.result);
     request.onerror = () => fail(request.error);
@@ -115,20 +116,30 @@ const RAW = `onmessage = ({ data: how }) => {
     const db = await asked(indexedDB.open('pocketvl'));
     const store = () => db.transaction('chunks').objectStore('chunks');
     const keys = await asked(store().getAllKeys());
+    const size = fresh ? keys.length * CHUNK : CHUNK;
+    const pages = Math.ceil(size / 65536);
+    const memory = new Uint8Array(new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true }).buffer);
+    if (!fresh) memory.fill(1);
     let buffer = new ArrayBuffer(1 << 20);
     let bytes = 0;
     const begun = performance.now();
-    for (const key of keys) {
+    for (const [i, key] of keys.entries()) {
       const blob = await asked(store().get(key));
-      if (how === 'whole') bytes += new FileReaderSync().readAsArrayBuffer(blob).byteLength;
-      else if (how === 'promise') bytes += (await blob.arrayBuffer()).byteLength;
+      let at = fresh ? i * CHUNK : 0;
+      const put = (piece) => {
+        memory.set(piece, at);
+        at += piece.length;
+        bytes += piece.length;
+      };
+      if (how === 'reader') put(new Uint8Array(new FileReaderSync().readAsArrayBuffer(blob)));
+      else if (how === 'buffer') put(new Uint8Array(await blob.arrayBuffer()));
       else {
         const reader = blob.stream().getReader({ mode: 'byob' });
         for (;;) {
           const { done, value } = await reader.read(new Uint8Array(buffer));
           buffer = value.buffer;
           if (done) break;
-          bytes += value.length;
+          put(value);
         }
       }
     }
@@ -136,29 +147,32 @@ const RAW = `onmessage = ({ data: how }) => {
   })();
 };`;
 
+/** Ways of reading a stored Blob: FileReaderSync, Blob.arrayBuffer(), and its stream through one small buffer. */
+const WAYS = /** @type {const} */ (['reader', 'buffer', 'stream']);
+
 /**
- * The ceiling: bytes per ms that the browser gives out of IndexedDB when nothing is done with them. 'whole': a buffer for
- * each chunk, synchronously; 'promise': the same with Blob.arrayBuffer(); 'stream': into one small buffer again and again.
+ * The ceiling: bytes per ms that the browser brings out of IndexedDB into shared memory when nothing else is done.
  * @param {Page} page
- * @param {'whole' | 'promise' | 'stream'} how
+ * @param {(typeof WAYS)[number]} how
+ * @param {boolean} fresh every chunk to a place that was never written, as those of a model's weights; else all to the same
  * @returns {Promise<number>}
  */
-export async function rawRead(page, how) {
+async function rawRead(page, how, fresh) {
   const { bytes, ms } = await page.evaluate(
-    async (source, way) => {
+    async (source, order) => {
       const worker = new Worker(
         URL.createObjectURL(new Blob([source], { type: 'text/javascript' })),
       );
       /** @type {{bytes: number, ms: number}} */
       const result = await new Promise((done) => {
         worker.onmessage = ({ data }) => done(data);
-        worker.postMessage(way);
+        worker.postMessage(order);
       });
       worker.terminate();
       return result;
     },
     RAW,
-    how,
+    { how, fresh },
   );
   return bytes / ms;
 }
@@ -167,54 +181,73 @@ const mb = (/** @type {number} */ bytes) => `${(bytes / 1e6).toFixed(0)} MB`;
 const middle = (/** @type {number[]} */ list) => [...list].sort((a, b) => a - b)[list.length >> 1];
 
 /**
- * Cold, with the heap sampled; then rounds of the raw read and the second visit, in turns.
+ * First visits, one with the heap sampled; then rounds of the raw reads and the second visit, in turns. Each has a page of
+ * its own, as visits have, and begins when the memory of the one before has been given back.
  * @param {import('./surroundings.mjs').Stage} stage
  * @param {import('./options.mjs').Options} options
  * @param {import('./surroundings.mjs').Model} model
  */
 export async function measureLoad(stage, options, model) {
-  const page = await stage.newPage('page/index.html');
   const url = '/model/manifest.json';
-  // Another model may be stored under the same address.
+  /** @template T @param {(page: Page) => Promise<T>} work */
+  const alone = async (work) => {
+    await sleep(1000);
+    const page = await stage.newPage('page/index.html');
+    try {
+      return await work(page);
+    } finally {
+      await page.close();
+    }
+  };
   const first = async (heap = false) => {
-    await page.evaluate(async (address) => {
-      const { models } = await import(/** @type {any} */ ('/lib/pocketvl.js'));
-      await models.delete(new URL(address, location.href).href);
-    }, url);
-    const got = await visit(page, url, { heap });
+    // Another model may be stored under the same address.
+    await alone((page) =>
+      page.evaluate(async (address) => {
+        const { models } = await import(/** @type {any} */ ('/lib/pocketvl.js'));
+        await models.delete(new URL(address, location.href).href);
+      }, url),
+    );
+    const got = await alone((page) => visit(page, url, { heap }));
     if (got.fromNetwork !== model.bytes || got.fromStore)
       throw new Error(`A first visit took ${got.fromStore} bytes from the store.`);
     return got;
   };
+  const second = async (/** @type {{heap?: boolean, store?: 'auto' | 'opfs'}} */ how) => {
+    const got = await alone((page) => visit(page, url, how));
+    if (got.fromNetwork) throw new Error('The second visit asked the network for weights.');
+    return got;
+  };
+  const rounds = Math.max(options.repeat, 1);
   const cold = await first();
   const sampled = await first(true);
-  /** @type {Record<string, number[]>} */
-  const rates = { warm: [], opfs: [], whole: [], promise: [], stream: [] };
-  for (let round = 0; round < Math.max(options.repeat, 1); round++) {
-    for (const how of /** @type {const} */ (['whole', 'promise', 'stream']))
-      rates[how].push(await rawRead(page, how));
-    const warm = await visit(page, url);
-    if (warm.fromNetwork) throw new Error('The second visit asked the network for weights.');
-    rates.warm.push(model.bytes / warm.ms);
+  const raw = Object.fromEntries(
+    WAYS.map((how) => [
+      how,
+      { written: /** @type {number[]} */ ([]), fresh: /** @type {number[]} */ ([]) },
+    ]),
+  );
+  const warm = [];
+  for (let round = 0; round < rounds; round++) {
+    for (const how of WAYS) {
+      raw[how].written.push((await alone((page) => rawRead(page, how, false))) / 1e3);
+      raw[how].fresh.push((await alone((page) => rawRead(page, how, true))) / 1e3);
+    }
+    warm.push(model.bytes / (await second({})).ms / 1e3);
   }
-  const moved = await visit(page, url, { store: 'opfs' });
+  const moved = await alone((page) => visit(page, url, { store: 'opfs' }));
   if (moved.fromNetwork !== model.bytes) throw new Error('The other store was not empty.');
-  for (let round = 0; round < Math.max(options.repeat, 1); round++) {
-    const warm = await visit(page, url, { store: 'opfs' });
-    if (warm.fromNetwork) throw new Error('The second visit asked the network for weights.');
-    rates.opfs.push(model.bytes / warm.ms);
-  }
-  const warmSampled = await visit(page, url, { heap: true });
-  await page.close();
+  const opfs = [];
+  for (let round = 0; round < rounds; round++)
+    opfs.push(model.bytes / (await second({ store: 'opfs' })).ms / 1e3);
+  const warmSampled = await second({ heap: true });
   return {
     model: model.name,
     bytes: model.bytes,
     cold_mb_s: model.bytes / cold.ms / 1e3,
-    warm_mb_s: rates.warm.map((r) => r / 1e3),
-    opfs_mb_s: rates.opfs.map((r) => r / 1e3),
-    raw_whole_mb_s: rates.whole.map((r) => r / 1e3),
-    raw_promise_mb_s: rates.promise.map((r) => r / 1e3),
-    raw_stream_mb_s: rates.stream.map((r) => r / 1e3),
+    opfs_cold_mb_s: model.bytes / moved.ms / 1e3,
+    warm_mb_s: warm,
+    opfs_mb_s: opfs,
+    raw_mb_s: raw,
     heap_growth_cold: sampled.heapGrowth,
     heap_growth_warm: warmSampled.heapGrowth,
     all_growth_cold: sampled.allGrowth,
@@ -230,16 +263,20 @@ export async function measureLoad(stage, options, model) {
 /** @param {Awaited<ReturnType<typeof measureLoad>>} r */
 export function printLoad(r) {
   const warm = middle(r.warm_mb_s);
-  const rate = (/** @type {number[]} */ list) => `${middle(list).toFixed(0)} MB/s`;
-  const share = (/** @type {number[]} */ list) => `${((100 * warm) / middle(list)).toFixed(0)}%`;
+  const each = (/** @type {number[]} */ list) => list.map((v) => v.toFixed(0)).join(', ');
+  const raw = (/** @type {'written' | 'fresh'} */ where) =>
+    WAYS.map((how) => {
+      const rate = middle(r.raw_mb_s[how][where]);
+      const name = { reader: 'FileReaderSync', buffer: 'arrayBuffer()', stream: 'stream' }[how];
+      return `${name} ${rate.toFixed(0)} MB/s (the visit: ${((100 * warm) / rate).toFixed(0)}%)`;
+    }).join(', ');
   console.log(
     `\n${r.model}: ${mb(r.bytes)} of weights\n` +
       `  first visit       ${r.cold_mb_s.toFixed(0)} MB/s, network to ready\n` +
-      `  second visit      ${rate(r.warm_mb_s)}, click to ready (${r.warm_mb_s.map((v) => v.toFixed(0)).join(', ')})\n` +
-      `  IndexedDB alone   ${rate(r.raw_whole_mb_s)} chunk by chunk (the visit: ${share(r.raw_whole_mb_s)}), ` +
-      `${rate(r.raw_promise_mb_s)} by arrayBuffer() (${share(r.raw_promise_mb_s)}), ` +
-      `${rate(r.raw_stream_mb_s)} into one small buffer (${share(r.raw_stream_mb_s)})\n` +
-      `  second visit from the private file system ${rate(r.opfs_mb_s)}\n` +
+      `  second visit      ${warm.toFixed(0)} MB/s, click to ready (${each(r.warm_mb_s)})\n` +
+      `  IndexedDB alone, into shared memory that was written before: ${raw('written')}\n` +
+      `                   into memory that is new, as a model needs it: ${raw('fresh')}\n` +
+      `  private file system: first visit ${r.opfs_cold_mb_s.toFixed(0)} MB/s, second ${middle(r.opfs_mb_s).toFixed(0)} MB/s (${each(r.opfs_mb_s)})\n` +
       `  JavaScript heap   grows by at most ${mb(r.heap_growth_cold)} on the first visit, ${mb(r.heap_growth_warm)} on ` +
       `the second; with Blobs and other objects of the browser's ${mb(r.all_growth_cold)} and ${mb(r.all_growth_warm)} ` +
       `(${r.heap_samples} samples)\n` +

@@ -3,7 +3,7 @@
 #include "../test.h"
 
 #include "base/threads.h"
-#include "model/weights.h"
+#include "engine/internal.h"
 #include "tensor/gguf.h"
 
 static const char *const path = "web/models/demo/pocketvl-demo.gguf";
@@ -79,4 +79,86 @@ TEST(pieces_of_any_size_make_the_same_model) {
     free(file);
 }
 
-TEST_MAIN(CASE(pieces_of_any_size_make_the_same_model))
+/* Through two buffers in turns, the free one overwritten at once: what is packed behind the caller
+ * must not read it any more. */
+static pvl_status load_behind(pvl_engine **out, int threads, const unsigned char *file, size_t size,
+                              size_t declared, size_t piece, pvl_error *err) {
+    unsigned char *buffer[2] = {malloc(piece), malloc(piece)};
+    pvl_loader *loader = NULL;
+    pvl_engine_options options = {.threads = threads};
+    pvl_status status = pvl_loader_new(&loader, &options, err);
+    if (status == PVL_OK)
+        status = pvl_loader_begin_file(loader, path, declared, err);
+    for (size_t at = 0, turn = 0; status == PVL_OK && at < size; at += piece, turn ^= 1) {
+        size_t n = size - at < piece ? size - at : piece;
+        memcpy(buffer[turn], file + at, n);
+        status = pvl_loader_push_async(loader, buffer[turn], n, err);
+        memset(buffer[turn ^ 1], 0xA5, piece);
+    }
+    *out = NULL;
+    if (status == PVL_OK)
+        status = pvl_loader_finish(loader, out, err);
+    else
+        pvl_loader_free(loader);
+    free(buffer[0]);
+    free(buffer[1]);
+    return status;
+}
+
+TEST(pushed_behind_the_caller) {
+    size_t size;
+    unsigned char *file = test_read_file(path, &size);
+    REQUIRE(file != NULL);
+    pvl_model expect;
+    load(&expect, NULL, file, size, 999, 999);
+    const size_t pieces[] = {size, 1 << 20, 100003};
+    for (int threads = 1; threads <= 5; threads++) {
+        for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+            pvl_error err = {0};
+            pvl_engine *e;
+            load_behind(&e, threads, file, size, size, pieces[i], &err);
+            REQUIRE(test_check(e != NULL, __FILE__, __LINE__, "%s", err.message));
+            same_model(&e->model, &expect, pieces[i]);
+            CHECK(e->model.team == e->team);
+            pvl_engine_free(e);
+        }
+    }
+    pvl_model_free(&expect);
+    free(file);
+}
+
+/* What went wrong behind the caller is told by the call that waits for it, once. */
+TEST(errors_from_behind_the_caller) {
+    size_t size;
+    unsigned char *file = test_read_file(path, &size);
+    REQUIRE(file != NULL);
+    file[0] ^= 1;
+    for (int threads = 1; threads <= 3; threads++) {
+        pvl_engine *e;
+        pvl_error err = {0};
+        CHECK_EQ_INT(load_behind(&e, threads, file, size, size, 100003, &err), PVL_E_FORMAT);
+        CHECK(strstr(err.message, "GGUF") != NULL);
+        CHECK_EQ_INT(load_behind(&e, threads, file, 4000, size, 4000, &err), PVL_E_FORMAT);
+        pvl_loader *loader;
+        pvl_engine_options options = {.threads = threads};
+        REQUIRE(pvl_loader_new(&loader, &options, &err) == PVL_OK);
+        CHECK_EQ_INT(pvl_loader_wait(loader, &err), PVL_OK);
+        REQUIRE(pvl_loader_begin_file(loader, path, size, &err) == PVL_OK);
+        REQUIRE(pvl_loader_push_async(loader, file, size, &err) == PVL_OK);
+        CHECK_EQ_INT(pvl_loader_wait(loader, &err), PVL_E_FORMAT);
+        CHECK_EQ_INT(pvl_loader_wait(loader, &err), PVL_OK);
+        CHECK_EQ_INT(pvl_loader_push_async(loader, file, size, &err), PVL_OK);
+        CHECK_EQ_INT(pvl_loader_push(loader, file, size, &err), PVL_E_STATE);
+        pvl_loader_free(loader);
+        file[0] ^= 1; /* given up while it packs */
+        REQUIRE(pvl_loader_new(&loader, &options, &err) == PVL_OK);
+        REQUIRE(pvl_loader_begin_file(loader, path, size, &err) == PVL_OK);
+        CHECK_EQ_INT(pvl_loader_push_async(loader, file, size, &err), PVL_OK);
+        pvl_loader_free(loader);
+        file[0] ^= 1;
+    }
+    free(file);
+}
+
+TEST_MAIN(CASE(pieces_of_any_size_make_the_same_model), CASE(pushed_behind_the_caller),
+          CASE(errors_from_behind_the_caller))

@@ -119,5 +119,57 @@ TEST(many_joins) {
     pvl_team_stop(team);
 }
 
+typedef struct behind {
+    marks seen;
+    counters calls;
+    int size; /* of the team that did the work */
+    int total;
+} behind;
+
+static void work_behind(void *arg, pvl_team *others) {
+    behind *b = arg;
+    b->size = pvl_team_size(others);
+    pvl_parallel_for(others, 1000, 7, mark, &b->seen);
+    pvl_team_run(others, count_call, &b->calls);
+    b->total++;
+}
+
+/* The caller's own work meanwhile is serial, and the whole team is back after the wait. */
+TEST(work_behind_the_caller) {
+    for (int members = 1; members <= 5; members++) {
+        pvl_team *team = team_of(members);
+        int size = pvl_team_size(team), others = size > 1 ? size - 1 : 1;
+        for (int i = 0; i < 500; i++) {
+            behind b = {.total = i};
+            counters own = {0}, all = {0};
+            pvl_team_behind(team, work_behind, &b);
+            if (i % 3)
+                pvl_team_run(team, count_call, &own);
+            pvl_team_wait(team);
+            CHECK_EQ_INT(own.calls[0], i % 3 != 0);
+            CHECK_EQ_INT(own.calls[1], 0);
+            CHECK_EQ_INT(b.total, i + 1);
+            CHECK_EQ_INT(b.size, others);
+            for (size_t k = 0; k < 1000; k++)
+                CHECK(b.seen.seen[k] == 1);
+            for (int m = 0; m < PVL_MAX_THREADS; m++)
+                CHECK_EQ_INT(b.calls.calls[m], m < others);
+            if (i % 2)
+                pvl_team_run(team, count_call, &all);
+            for (int m = 0; m < PVL_MAX_THREADS; m++)
+                CHECK_EQ_INT(all.calls[m], i % 2 && m < size);
+        }
+        pvl_team_wait(team); /* nothing to wait for */
+        behind last = {0};
+        pvl_team_behind(team, work_behind, &last);
+        pvl_team_stop(team); /* waits as well */
+        CHECK_EQ_INT(last.total, 1);
+    }
+    behind alone = {0};
+    pvl_team_behind(NULL, work_behind, &alone);
+    CHECK_EQ_INT(alone.total, 1);
+    pvl_team_wait(NULL);
+}
+
 TEST_MAIN(CASE(each_member_once), CASE(limits), CASE(ranges_cover_once), CASE(nested_run_is_serial),
-          CASE(many_joins))
+          CASE(many_joins), CASE(work_behind_the_caller))

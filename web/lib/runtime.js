@@ -10,7 +10,7 @@ const PAGE = 65536;
 const MOST_PAGES = 65535; // with all 65536 of them malloc fails in Chromium
 const DEFAULT_CONTEXT = 4096; // of the engine
 const RESERVE = 160 * 1048576; // code's own data, stacks, activations, a picture
-const STAGING = 4 * 1048576; // bytes pass through here on their way to the loader
+const STAGING = 4 * 1048576; // bytes pass through here on their way to the loader, while the ones before are packed
 const POOL_DEADLINE = 5000;
 const ANSWER_DEADLINE = 10000; // of a host, for code
 
@@ -130,7 +130,9 @@ export class Runtime {
     this.engine = 0;
     this.session = 0;
     this.loader = 0;
-    this.staging = 0;
+    /** Two buffers in turns, and the one that is being filled. */
+    this.staging = [0, 0];
+    this.filling = 0;
     this.staged = 0;
     /** @type {{context?: number, kvType?: 'f32' | 'q8'}} */
     this.sessionOptions = {};
@@ -276,7 +278,7 @@ export class Runtime {
         kernels: kernels?.at,
       });
       this.loader = abi.create('pvl_loader_new', at);
-      this.staging = abi.malloc(STAGING);
+      for (const i of [0, 1]) this.staging[i] = abi.malloc(STAGING);
       this.staged = 0;
     } finally {
       abi.free(at);
@@ -289,7 +291,6 @@ export class Runtime {
    * @param {number} bytes
    */
   beginFile(name, bytes) {
-    this.flush();
     const string = this.abi.newString(name);
     try {
       this.abi.call('pvl_loader_begin_file', this.loader, string.at, BigInt(bytes));
@@ -300,7 +301,8 @@ export class Runtime {
 
   /** Where the file's next bytes may be written, to be pushed from there without a copy. */
   room() {
-    return this.abi.refresh().subarray(this.staging + this.staged, this.staging + STAGING);
+    const at = this.staging[this.filling];
+    return this.abi.refresh().subarray(at + this.staged, at + STAGING);
   }
 
   /**
@@ -315,26 +317,32 @@ export class Runtime {
     }
     for (let at = 0; at < bytes.length;) {
       const part = bytes.subarray(at, at + STAGING - this.staged);
-      this.abi.refresh().set(part, this.staging + this.staged);
+      this.abi.refresh().set(part, this.staging[this.filling] + this.staged);
       this.staged += part.length;
       at += part.length;
       if (this.staged === STAGING) this.flush();
     }
   }
 
-  /** Hands over what is collected. */
+  /** Hands over what is collected, to be packed by the other threads while the next is read. */
   flush() {
+    const at = this.staging[this.filling];
     const bytes = this.staged;
     this.staged = 0;
-    if (bytes) this.abi.call('pvl_loader_push', this.loader, this.staging, bytes);
+    this.filling = 1 - this.filling;
+    if (bytes) this.abi.call('pvl_loader_push_async', this.loader, at, bytes);
+  }
+
+  /** All of the file is there. */
+  endFile() {
+    this.flush();
+    this.abi.call('pvl_loader_wait', this.loader);
   }
 
   /** @param {{context?: number, kvType?: 'f32' | 'q8'}} options */
   finishLoad(options) {
     const { abi } = this;
-    this.flush();
-    abi.free(this.staging);
-    this.staging = 0;
+    this.#endStaging();
     const loader = this.loader;
     this.loader = 0; // freed by the call in any case
     abi.view.setUint32(abi.out, 0, true);
@@ -346,9 +354,13 @@ export class Runtime {
 
   abandonLoad() {
     if (this.loader) this.abi.module._pvl_loader_free(this.loader);
-    if (this.staging) this.abi.free(this.staging);
     this.loader = 0;
-    this.staging = 0;
+    this.#endStaging();
+  }
+
+  #endStaging() {
+    for (const at of this.staging) if (at) this.abi.free(at);
+    this.staging = [0, 0];
     this.staged = 0;
   }
 

@@ -138,7 +138,7 @@ export function serve({ port, openStore, stillWanted, openPath }) {
           beginFile: (name, bytes) => fresh?.beginFile(name, bytes),
           push: (bytes) => fresh?.push(bytes),
           room: () => /** @type {Runtime} */ (fresh).room(),
-          endFile: () => fresh?.flush(),
+          endFile: () => fresh?.endFile(),
         },
       });
       const made = /** @type {Runtime} */ (/** @type {unknown} */ (fresh));

@@ -97,6 +97,8 @@ export async function opfsStore(name = FOLDER) {
     (await sha256(new TextEncoder().encode(key))).slice(0, 32);
   const folder = async (/** @type {string} */ key, create = false) =>
     orNothing(base.getDirectoryHandle(await folderName(key), { create }));
+  /** Folders of models that are being read. @type {Map<string, FileSystemDirectoryHandle>} */
+  const reading = new Map();
   /** @param {FileSystemDirectoryHandle} at @returns {Promise<import('./store.js').ModelRecord | undefined>} */
   const modelIn = async (at) => {
     const file = await orNothing(at.getFileHandle(MODEL));
@@ -108,6 +110,7 @@ export async function opfsStore(name = FOLDER) {
     const found = new Map();
     const names = new Map();
     const at = await folder(key);
+    if (at) reading.set(key, at);
     for await (const file of at ? /** @type {any} */ (at).keys() : []) {
       const record = recordOf(file);
       if (!record) continue;
@@ -191,7 +194,7 @@ export async function opfsStore(name = FOLDER) {
     openChunk: (at, bytes) =>
       guarded(async () => {
         const file = await fileOf(at);
-        const from = file && (await folder(at[0]));
+        const from = file && (reading.get(at[0]) ?? (await folder(at[0])));
         const handle = from && (await orNothing(from.getFileHandle(file)));
         return handle ? reader(handle, bytes) : null;
       }),
@@ -204,6 +207,7 @@ export async function opfsStore(name = FOLDER) {
     deleteModel: (key) =>
       guarded(async () => {
         seen.delete(key);
+        reading.delete(key);
         await orNothing(base.removeEntry(await folderName(key), { recursive: true }));
       }),
     close() {

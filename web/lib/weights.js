@@ -21,6 +21,7 @@ import { recordKey, wholeChunk } from './store.js';
 /** @typedef {import('./store.js').ModelRecord} ModelRecord */
 
 const IN_FLIGHT = 2; // one chunk is written while the next arrives: a browser that is killed loses no more than it
+const AHEAD = 3; // stored chunks that are opened before it is their turn
 const MOST_MANIFEST = 16 * 1048576;
 const FIRST_HEAD = 24 * 1048576; // metadata of the largest vocabularies takes some 10 MB
 const PART_HEAD = 1048576;
@@ -537,7 +538,8 @@ class Transfer {
   }
 
   /**
-   * A stored chunk's reader; the next one is opened, too, and read by the browser while the engine packs this one.
+   * A stored chunk's reader; the next ones are opened, too: every opening is several turns of the browser, in which it
+   * reads on while the engine packs.
    * @param {number} f
    * @param {number} c
    */
@@ -546,16 +548,18 @@ class Transfer {
     const opened = (/** @type {number} */ file, /** @type {number} */ chunk) => {
       const at = recordKey([this.key, file, chunk]);
       const before = this.ahead.get(at);
-      this.ahead.delete(at);
       if (before || !this.store || !this.records.has(at)) return before ?? Promise.resolve(null);
-      return this.store.openChunk([this.key, file, chunk], files[file].chunks[chunk].bytes);
+      const begun = this.store.openChunk([this.key, file, chunk], files[file].chunks[chunk].bytes);
+      begun.catch(() => {}); // it is told when it is its turn
+      this.ahead.set(at, begun);
+      return begun;
     };
     const now = opened(f, c);
-    const [nextFile, nextChunk] = c + 1 < files[f].chunks.length ? [f, c + 1] : [f + 1, 0];
-    if (nextFile < files.length) {
-      const next = opened(nextFile, nextChunk);
-      next.catch(() => {}); // it is told when it is its turn
-      this.ahead.set(recordKey([this.key, nextFile, nextChunk]), next);
+    this.ahead.delete(recordKey([this.key, f, c]));
+    for (let n = 0; n < AHEAD; n++) {
+      [f, c] = c + 1 < files[f].chunks.length ? [f, c + 1] : [f + 1, 0];
+      if (f >= files.length) break;
+      void opened(f, c);
     }
     return now;
   }
