@@ -24,10 +24,8 @@ typedef struct pvl_constants {
     struct {
         uint32_t magnitude;       /* a float without its sign */
         float least, most, round; /* of 8-bit integers; 1.5 * 2^23, as in exp */
-        uint32_t sign, rest;      /* of a half */
-        uint32_t bias, beyond;    /* 112 and 31 as exponents of a float */
-        uint32_t above, first;    /* 113 and 1 */
-        float small;              /* 2^-14, the smallest normal half */
+        float beyond;             /* 2^16, the first number that is no half */
+        uint32_t exponent;        /* of infinity and NaN */
     } pack;
 } pvl_constants;
 

@@ -289,18 +289,13 @@ static void pack_q8(unsigned char *panel, const pvl_file_rows *r) {
     }
 }
 
-/* pvl_f16_to_f32 of four lanes. */
+/* pvl_f16_to_f32 of four lanes: the bits at their places in a float, times 2^112; infinity and NaN,
+ * which that makes 65536 and more, get their exponent back. */
 PVL_INLINE v128_t widen4(const unsigned char *p) {
-    v128_t h = wasm_u32x4_load16x4(p);
-    v128_t sign = wasm_i32x4_shl(wasm_v128_and(h, PVL_LANES(pack.sign)), 16);
-    v128_t bits = wasm_i32x4_shl(wasm_v128_and(h, PVL_LANES(pack.rest)), 13);
-    v128_t bias = PVL_LANES(pack.bias);
-    v128_t beyond = wasm_v128_and(bias, wasm_i32x4_ge(bits, PVL_LANES(pack.beyond)));
-    v128_t small =
-        wasm_f32x4_sub(wasm_i32x4_add(bits, PVL_LANES(pack.above)), PVL_LANES(pack.small));
-    v128_t normal = wasm_i32x4_add(wasm_i32x4_add(bits, bias), beyond);
-    v128_t is_small = wasm_i32x4_lt(bits, PVL_LANES(pack.first));
-    return wasm_v128_or(sign, wasm_v128_bitselect(small, normal, is_small));
+    v128_t bits = wasm_v128_and(wasm_i32x4_shl(wasm_i32x4_load16x4(p), 13), PVL_LANES(half_bits));
+    v128_t x = wasm_f32x4_mul(bits, PVL_LANES(half_scale));
+    v128_t beyond = wasm_f32x4_ge(wasm_f32x4_abs(x), PVL_LANES(pack.beyond));
+    return wasm_v128_or(x, wasm_v128_and(beyond, PVL_LANES(pack.exponent)));
 }
 
 static void pack_q8w(unsigned char *panel, const pvl_file_rows *r) {
