@@ -34,18 +34,29 @@ struct member {
     pthread_t thread;
 };
 
+struct range_job {
+    _Atomic size_t next;
+    size_t count, grain;
+    pvl_range_task task;
+    void *arg;
+};
+
 struct pvl_team {
     /* Each on its own cache line: members spin on epoch while others count down left. */
     _Alignas(64) _Atomic uint32_t epoch;
     _Alignas(64) _Atomic uint32_t asleep;
     _Alignas(64) _Atomic uint32_t left;
     _Alignas(64) _Atomic uint32_t caller_asleep;
+    /* Of a team of `others`, below: the ranges that a waiting caller may take a share of, and how
+     * many do. */
+    _Alignas(64) _Atomic(struct range_job *) open;
+    _Atomic uint32_t guests;
     _Alignas(64) pvl_team_job job;
     void *arg;
     int members;
-    bool stop, running, behind;
-    /* For work behind the caller: the members 1.. as a team of their own, NULL where that is one
-     * alone, and its epoch before the work began. */
+    bool stop, running, behind, lent;
+    /* For work behind the caller: the members 1.. as a team of their own, and its epoch before the
+     * work began. */
     pvl_team *others;
     uint32_t others_epoch;
     pvl_team_work work;
@@ -157,14 +168,12 @@ pvl_status pvl_team_start(pvl_team **out, const pvl_allocator *a, int members, p
         members = PVL_MAX_THREADS;
     if (members <= 1)
         return PVL_OK;
-    pvl_team *team, *others = NULL;
+    pvl_team *team, *others;
     PVL_TRY(team_new(&team, a, err));
-    if (members > 2) {
-        pvl_status status = team_new(&others, a, err);
-        if (status != PVL_OK) {
-            team_free(team);
-            return status;
-        }
+    pvl_status status = team_new(&others, a, err);
+    if (status != PVL_OK) {
+        team_free(team);
+        return status;
     }
     for (int i = 1; i < members; i++) {
         team->member[i] = (struct member){.team = team, .index = i};
@@ -173,8 +182,8 @@ pvl_status pvl_team_start(pvl_team **out, const pvl_allocator *a, int members, p
             break;
         team->members++;
     }
-    if (others)
-        others->members = team->members - 1;
+    others->members = team->members > 1 ? team->members - 1 : 1;
+    others->lent = true;
     team->others = others;
     *out = team;
     return PVL_OK;
@@ -193,11 +202,41 @@ static void fork_job(pvl_team *team, pvl_team_job job, void *arg) {
     start_epoch(team);
 }
 
+static void range_member(void *p, int member) {
+    struct range_job *job = p;
+    for (;;) {
+        size_t begin = atomic_fetch_add_explicit(&job->next, job->grain, memory_order_relaxed);
+        if (begin >= job->count)
+            return;
+        size_t rest = job->count - begin;
+        job->task(job->arg, begin, begin + (rest < job->grain ? rest : job->grain), member);
+    }
+}
+
+/* A share of the ranges that are open to guests; false where none are. Being counted first keeps
+ * the job alive. */
+static bool help(pvl_team *others) {
+    if (!atomic_load_explicit(&others->open, memory_order_relaxed))
+        return false;
+    atomic_fetch_add(&others->guests, 1);
+    struct range_job *job = atomic_load(&others->open);
+    if (job)
+        range_member(job, others->members);
+    atomic_fetch_sub(&others->guests, 1);
+    return job != NULL;
+}
+
 /* They are done with it. */
 static void join_job(pvl_team *team) {
     int spin = SPIN;
-    for (; spin && atomic_load_explicit(&team->left, memory_order_acquire); spin--)
-        pause_briefly();
+    while (spin && atomic_load_explicit(&team->left, memory_order_acquire)) {
+        if (team->behind && help(team->others)) {
+            spin = SPIN;
+        } else {
+            pause_briefly();
+            spin--;
+        }
+    }
     if (!spin) {
         atomic_store(&team->caller_asleep, 1);
         for (uint32_t n; (n = atomic_load(&team->left)) != 0;)
@@ -237,10 +276,8 @@ static void behind_member(void *arg, int member) {
         return;
     }
     team->work(team->work_arg, others);
-    if (others) {
-        others->stop = true;
-        start_epoch(others);
-    }
+    others->stop = true;
+    start_epoch(others);
 }
 
 void pvl_team_behind(pvl_team *team, pvl_team_work work, void *arg) {
@@ -248,10 +285,8 @@ void pvl_team_behind(pvl_team *team, pvl_team_work work, void *arg) {
         work(arg, NULL);
         return;
     }
-    if (team->others) {
-        team->others->stop = false;
-        team->others_epoch = atomic_load(&team->others->epoch);
-    }
+    team->others->stop = false;
+    team->others_epoch = atomic_load(&team->others->epoch);
     team->work = work;
     team->work_arg = arg;
     team->behind = true;
@@ -265,33 +300,22 @@ void pvl_team_wait(pvl_team *team) {
     team->behind = false;
 }
 
-struct range_job {
-    _Atomic size_t next;
-    size_t count, grain;
-    pvl_range_task task;
-    void *arg;
-};
-
-static void range_member(void *p, int member) {
-    struct range_job *job = p;
-    for (;;) {
-        size_t begin = atomic_fetch_add_explicit(&job->next, job->grain, memory_order_relaxed);
-        if (begin >= job->count)
-            return;
-        size_t rest = job->count - begin;
-        job->task(job->arg, begin, begin + (rest < job->grain ? rest : job->grain), member);
-    }
-}
-
 void pvl_parallel_for(pvl_team *team, size_t count, size_t grain, pvl_range_task task, void *arg) {
     if (count == 0)
         return;
     if (grain == 0)
         grain = 1;
-    if (!team || team->members == 1 || team->running || count <= grain) {
+    if (!team || (team->members == 1 && !team->lent) || team->running || count <= grain) {
         task(arg, 0, count, 0);
         return;
     }
     struct range_job job = {.count = count, .grain = grain, .task = task, .arg = arg};
+    if (team->lent)
+        atomic_store(&team->open, &job);
     pvl_team_run(team, range_member, &job);
+    if (team->lent) {
+        atomic_store(&team->open, NULL);
+        while (atomic_load(&team->guests))
+            pause_briefly();
+    }
 }

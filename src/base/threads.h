@@ -47,7 +47,8 @@ void pvl_parallel_for(pvl_team *team, size_t count, size_t grain, pvl_range_task
  * the call returns, with a team of NULL. */
 typedef void (*pvl_team_work)(void *arg, pvl_team *others);
 void pvl_team_behind(pvl_team *team, pvl_team_work work, void *arg);
-/* Returns when the work behind is done, at once where there is none. NULL is fine. */
+/* Returns when the work behind is done, at once where there is none; meanwhile the caller takes its
+ * share of that work's ranges, as member `pvl_team_size(others)`. NULL is fine. */
 void pvl_team_wait(pvl_team *team);
 
 #endif

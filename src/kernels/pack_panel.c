@@ -94,7 +94,7 @@ PVL_INLINE v128_t round4(const float *x, v128_t inverse) {
     v128_t v = wasm_f32x4_mul(wasm_v128_load(x), inverse), round = PVL_LANES(pack.round);
     v = wasm_f32x4_pmax(PVL_LANES(pack.least), v); /* NaN -> -127: d is NaN then too */
     v = wasm_f32x4_pmin(PVL_LANES(pack.most), v);
-    v = wasm_f32x4_add(v, round);   /* leaves no bits behind the point: */
+    v = wasm_f32x4_add(v, round);    /* leaves no bits behind the point: */
     return wasm_i32x4_sub(v, round); /* nearest, ties to even */
 }
 
@@ -102,9 +102,8 @@ PVL_INLINE v128_t round4(const float *x, v128_t inverse) {
  * rounding of d to a half can bring about. */
 PVL_INLINE v128_t round16(const float *x, float inverse) {
     v128_t by = wasm_f32x4_splat(inverse);
-    return wasm_i8x16_narrow_i16x8(
-        wasm_i16x8_narrow_i32x4(round4(x, by), round4(x + 4, by)),
-        wasm_i16x8_narrow_i32x4(round4(x + 8, by), round4(x + 12, by)));
+    return wasm_i8x16_narrow_i16x8(wasm_i16x8_narrow_i32x4(round4(x, by), round4(x + 4, by)),
+                                   wasm_i16x8_narrow_i32x4(round4(x + 8, by), round4(x + 12, by)));
 }
 
 PVL_INLINE float inverse_of(float d) {
@@ -203,8 +202,7 @@ static void widen_q5_k(float *y, const unsigned char *p) {
         pvl_k_scale_min(b.scales, (int)g, &scale, &min);
         v128_t less = wasm_f32x4_splat(dmin * (float)min);
         for (size_t i = 0; i < PVL_BLOCK; i += VECTOR, y += VECTOR) {
-            v128_t q =
-                wasm_v128_load(p + offsetof(pvl_block_q5_k, qs) + g / 2 * PVL_BLOCK + i);
+            v128_t q = wasm_v128_load(p + offsetof(pvl_block_q5_k, qs) + g / 2 * PVL_BLOCK + i);
             v128_t fifth = wasm_v128_load(p + offsetof(pvl_block_q5_k, qh) + i), x[4];
             q = wasm_v128_and(wasm_u16x8_shr(q, 4 * (g % 2)), low_halves);
             fifth = wasm_v128_and(wasm_u16x8_shr(fifth, g), one);

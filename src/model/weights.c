@@ -371,8 +371,7 @@ pvl_status pvl_model_header(pvl_model *m, const char *name, const pvl_gguf *g, p
         /* Rows that change places are gathered behind the tensor, a group for each member. */
         size_t gathered = 0;
         if (m->slots[i].kind == SLOT_PERMUTED &&
-            (!pvl_size_mul(&gathered, (size_t)m->members * PVL_ROW_GROUP,
-                           m->slots[i].row_bytes) ||
+            (!pvl_size_mul(&gathered, (size_t)m->members * PVL_ROW_GROUP, m->slots[i].row_bytes) ||
              !pvl_size_add(&need, need, gathered)))
             need = SIZE_MAX; /* which no allocation grants */
         if (need > stage)
