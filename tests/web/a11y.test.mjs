@@ -8,7 +8,16 @@ import { join } from 'node:path';
 import test, { after, before } from 'node:test';
 import { brotliCompressSync, gzipSync } from 'node:zlib';
 import { askOnPage, chromium, modelReady } from './browser.mjs';
-import { answered, attach, inBrowsers, sample, siteWith, visit, web } from './pages.mjs';
+import {
+  answered,
+  attach,
+  inBrowsers,
+  openSettings,
+  sample,
+  siteWith,
+  visit,
+  web,
+} from './pages.mjs';
 
 const LIMIT = { timeout: 180_000 };
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
@@ -80,8 +89,7 @@ async function mainStates(page) {
   await page.click('#export summary');
   await askOnPage(page, 'What is this?', { file: join(web, 'app.js') });
   await look(page, 'an error', wrong);
-  await page.click('#open-settings');
-  await page.waitForSelector('#models button');
+  await openSettings(page);
   await look(page, 'settings', wrong);
   await page.type('#model-url', 'https://models.example/m/manifest.json');
   await page.click('#load-url');

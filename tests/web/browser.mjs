@@ -47,7 +47,7 @@ export async function chromium(options = {}) {
 }
 
 /**
- * @param {{prefs?: Record<string, unknown>, profile?: string}} [options]
+ * @param {{prefs?: Record<string, unknown>, profile?: string, anyCertificate?: boolean}} [options]
  * @returns {Promise<Browser>}
  */
 export async function firefox(options = {}) {
@@ -56,6 +56,7 @@ export async function firefox(options = {}) {
     browser: 'firefox',
     executablePath: firefoxPath(),
     headless: true,
+    acceptInsecureCerts: options.anyCertificate,
     userDataDir: profile,
     extraPrefsFirefox: { 'intl.accept_languages': 'en-US', ...options.prefs },
     protocolTimeout: 180_000,

@@ -6,7 +6,17 @@ import { after, before } from 'node:test';
 import { serve } from '../../web/serve.mjs';
 import { askOnPage, modelReady, press } from './browser.mjs';
 import { plainServer } from './plain.mjs';
-import { attach, inBrowsers, isolated, reload, sample, siteWith, turnsOf } from './pages.mjs';
+import {
+  attach,
+  inBrowsers,
+  isolated,
+  lessPatience,
+  openSettings,
+  reload,
+  sample,
+  siteWith,
+  turnsOf,
+} from './pages.mjs';
 
 /** @typedef {import('puppeteer-core').Page} Page */
 /** @typedef {import('./pages.mjs').Visitor} Visitor */
@@ -159,7 +169,7 @@ both(
     await askOnPage(page, 'Describe the picture.', { file: sample('three') });
     const before = await turnsOf(page);
     await page.evaluate(engineFrom, 'no_memory.js');
-    await page.click('#open-settings');
+    await openSettings(page);
     await page.$eval('#threads', (input) => {
       /** @type {HTMLInputElement} */ (input).value = '1';
       input.dispatchEvent(new Event('input'));
@@ -243,21 +253,7 @@ both(
     await picturesKept(page, 2); // there is a place for them again
     await evict(page, name);
     await host.close();
-    // How long it goes on trying is the library's own affair.
-    await page.evaluateOnNewDocument(() => {
-      /** @type {any} */
-      let engine;
-      Object.defineProperty(globalThis, 'pocketvl', {
-        get: () => engine,
-        set(vl) {
-          engine = vl;
-          const load = vl.loadModel;
-          const patience = { tries: 3, base: 50, longest: 100, stall: 30_000 };
-          vl.loadModel = (/** @type {any} */ source, /** @type {any} */ options) =>
-            load.call(vl, source, { ...options, patience });
-        },
-      });
-    });
+    await lessPatience(page);
     await page.evaluate(() => {
       Object.assign(globalThis, { before: true });
       location.reload();

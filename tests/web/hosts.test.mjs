@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before } from 'node:test';
 import { serve } from '../../web/serve.mjs';
 import { askOnPage, modelReady, press } from './browser.mjs';
-import { attach, inBrowsers, modelHost, reload, sample } from './pages.mjs';
+import { attach, inBrowsers, modelHost, openSettings, reload, sample } from './pages.mjs';
 
 /** What a browser looks at by itself, to learn whether the service worker has changed; it carries nothing. */
 const LOOKS = ['/sw.js', '/precache.js', '/page/policy.js'];
@@ -36,13 +36,12 @@ const both = inBrowsers();
 
 /** @param {import('puppeteer-core').Page} page @param {string} address */
 async function openAddress(page, address) {
-  await page.click('#open-settings');
-  await page.waitForSelector('#settings[open]');
+  await openSettings(page);
   await page.$eval('#model-url', (input) => {
     /** @type {HTMLInputElement} */ (input).value = '';
   });
   await page.type('#model-url', address);
-  await page.keyboard.press('Enter'); // the list above may still grow and move the button
+  await page.keyboard.press('Enter');
 }
 
 both(
@@ -148,8 +147,7 @@ both(
     assert.ok(
       (await askOnPage(page, 'How many shapes are there?', { file: sample('shapes') })).length > 0,
     );
-    await page.click('#open-settings');
-    await page.waitForSelector('#policy-host button');
+    await openSettings(page);
     await page.evaluate(() => Object.assign(globalThis, { before: true }));
     await page.click('#policy-host button');
     await page.waitForFunction(() => !('before' in globalThis) && crossOriginIsolated);

@@ -3,16 +3,15 @@ import assert from 'node:assert/strict';
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import test, { after, before, beforeEach } from 'node:test';
+import { beforeEach } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { writePrecache } from '../../wasm/tools/precache.mjs';
 import { serve } from '../../web/serve.mjs';
-import { askOnPage, chromium, modelReady } from './browser.mjs';
+import { askOnPage, modelReady } from './browser.mjs';
 import { inBrowsers } from './pages.mjs';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const SHAPES = join(root, 'web', 'samples', 'shapes.jpg');
-const LIMIT = { timeout: 180_000 };
 /** What a browser looks at by itself, to learn whether there is a new release: the worker and what it imports. */
 const LOOKS = ['/sw.js', '/precache.js', '/page/policy.js'];
 
@@ -20,15 +19,9 @@ const both = inBrowsers();
 
 /** @typedef {import('puppeteer-core').Page} Page */
 
-/** @type {import('puppeteer-core').Browser} */
-let browser;
 /** @type {string} */
 let folder;
 
-before(async () => {
-  browser = await chromium();
-}, LIMIT);
-after(() => browser?.close(), LIMIT);
 beforeEach(() => {
   // A host's copy of the page, which the test may change.
   folder = mkdtempSync(join(tmpdir(), 'pocketvl-release-'));
@@ -43,10 +36,10 @@ beforeEach(() => {
 
 /**
  * @param {import('node:test').TestContext} t
- * @param {{caching?: string, profile?: import('puppeteer-core').BrowserContext}} [options] the Cache-Control of the host, and
- *   whose visits these are
+ * @param {import('puppeteer-core').BrowserContext} context whose visits these are
+ * @param {string} [caching] the Cache-Control of the host
  */
-async function host(t, { caching, profile } = {}) {
+async function host(t, context, caching) {
   const site = await serve({ port: 0, folder });
   /** @type {string[]} */
   const log = [];
@@ -57,10 +50,8 @@ async function host(t, { caching, profile } = {}) {
     response.writeHead = (/** @type {number} */ status, /** @type {any} */ headers) =>
       writeHead.call(response, status, { ...headers, 'Cache-Control': caching });
   });
-  const context = profile ?? (await browser.createBrowserContext());
   const mine = folder;
   t.after(async () => {
-    if (!profile) await context.close();
     await site.close();
     rmSync(mine, { recursive: true, force: true });
   });
@@ -97,7 +88,7 @@ function publish(title) {
 both(
   'a second visit asks the host for nothing at all, and then works without it',
   async ({ t, context }) => {
-    const at = await host(t, { caching: 'max-age=600', profile: context });
+    const at = await host(t, context, 'max-age=600');
     const first = await visit(at);
     await settled(first);
     await first.close();
@@ -147,11 +138,10 @@ both(
   },
 );
 
-test(
+both(
   'where the host forbids caching, the browser looks for a new release, and that is all',
-  LIMIT,
-  async (t) => {
-    const at = await host(t);
+  async ({ t, context }) => {
+    const at = await host(t, context);
     const first = await visit(at);
     await settled(first);
     await first.close();
@@ -165,46 +155,48 @@ test(
   },
 );
 
-test('a new release: fetched behind a visit, shown as a whole at the next', LIMIT, async (t) => {
-  const at = await host(t);
-  let page = await visit(at);
-  await settled(page);
-  publish('Second release');
-  await page.close();
-  page = await visit(at);
-  assert.equal(await page.title(), 'PocketVL', 'this visit is still the old release');
-  const update = () =>
-    page.evaluate(async () => {
-      const registration = await navigator.serviceWorker.ready;
-      await registration.update();
-      while (registration.installing) await new Promise((done) => setTimeout(done, 50));
-      return registration.waiting !== null;
-    });
-  assert.equal(await update(), true, 'the new release waits');
-  // Another tab of the old release keeps it; alone, a reload is enough.
-  const other = await visit(at);
-  assert.equal(await other.title(), 'PocketVL');
-  await other.close();
-  await page.evaluate(() => location.reload());
-  await page.waitForFunction(() => document.title === 'Second release', { timeout: 30_000 });
-  await modelReady(page);
-  // And when all tabs were closed meanwhile, the next visit has it from its first moment.
-  publish('Third release');
-  assert.equal(await update(), true);
-  await page.close();
-  await new Promise((done) => setTimeout(done, 500));
-  page = await visit(at);
-  await page.waitForFunction(() => document.title === 'Third release', { timeout: 30_000 });
-  await modelReady(page);
-});
+both(
+  'a new release: fetched behind a visit, shown as a whole at the next',
+  async ({ t, context }) => {
+    const at = await host(t, context);
+    let page = await visit(at);
+    await settled(page);
+    publish('Second release');
+    await page.close();
+    page = await visit(at);
+    assert.equal(await page.title(), 'PocketVL', 'this visit is still the old release');
+    const update = () =>
+      page.evaluate(async () => {
+        const registration = await navigator.serviceWorker.ready;
+        await registration.update();
+        while (registration.installing) await new Promise((done) => setTimeout(done, 50));
+        return registration.waiting !== null;
+      });
+    assert.equal(await update(), true, 'the new release waits');
+    // Another tab of the old release keeps it; alone, a reload is enough.
+    const other = await visit(at);
+    assert.equal(await other.title(), 'PocketVL');
+    await other.close();
+    await page.evaluate(() => location.reload());
+    await page.waitForFunction(() => document.title === 'Second release', { timeout: 30_000 });
+    await modelReady(page);
+    // And when all tabs were closed meanwhile, the next visit has it from its first moment.
+    publish('Third release');
+    assert.equal(await update(), true);
+    await page.close();
+    await new Promise((done) => setTimeout(done, 500));
+    page = await visit(at);
+    await page.waitForFunction(() => document.title === 'Third release', { timeout: 30_000 });
+    await modelReady(page);
+  },
+);
 
-test(
+both(
   'a host in the middle of an upload: what does not belong together is not kept',
-  LIMIT,
-  async (t) => {
+  async ({ t, context }) => {
     const file = join(folder, 'web', 'page', 'strings.js');
     writeFileSync(file, `${readFileSync(file, 'utf8')}// already the next release\n`);
-    const at = await host(t);
+    const at = await host(t, context);
     const page = await visit(at);
     await settled(page);
     const kept = await page.evaluate(async () => {

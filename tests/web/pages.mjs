@@ -36,18 +36,33 @@ export const fixture = (/** @type {string} */ name) =>
 
 /**
  * For tests that run with one body in Chromium and in Firefox. A file starts each of them once, when it is needed.
- * @param {{args?: string[], prefs?: Record<string, unknown>, downloads?: string}} [options] `args` of Chromium, `prefs` of
- *   Firefox, and the folder where both save what the page hands out
+ * @param {{args?: string[], prefs?: Record<string, unknown>, downloads?: string, proxy?: number}} [options] `args` of
+ *   Chromium, `prefs` of Firefox, the folder where both save what the page hands out, and the port of a proxy on this machine
+ *   for https, behind which any certificate will do
  */
-export function inBrowsers({ args, prefs, downloads } = {}) {
+export function inBrowsers({ args = [], prefs, downloads, proxy } = {}) {
   /** @type {Map<string, Promise<Browser>>} */
   const started = new Map();
   const saving = downloads
     ? { 'browser.download.folderList': 2, 'browser.download.dir': downloads }
     : {};
+  const throughProxy = proxy
+    ? {
+        args: [`--proxy-server=https=127.0.0.1:${proxy}`, '--ignore-certificate-errors'],
+        prefs: {
+          'network.proxy.type': 1,
+          'network.proxy.ssl': '127.0.0.1',
+          'network.proxy.ssl_port': proxy,
+        },
+      }
+    : { args: [], prefs: {} };
   const launch = {
-    Chromium: () => chromium({ args }),
-    Firefox: () => firefox({ prefs: { ...saving, ...prefs } }),
+    Chromium: () => chromium({ args: [...args, ...throughProxy.args] }),
+    Firefox: () =>
+      firefox({
+        prefs: { ...saving, ...throughProxy.prefs, ...prefs },
+        anyCertificate: proxy !== undefined,
+      }),
   };
   after(async () => {
     for (const browser of started.values()) await (await browser.catch(() => null))?.close();
@@ -139,6 +154,26 @@ export async function visit(browser, url, viewport = { width: 1000, height: 800 
 export const isolated = (page) =>
   page.waitForFunction(() => crossOriginIsolated, { timeout: 30_000 });
 
+/**
+ * From its next load on the page gives up soon: how long it goes on trying is the library's own affair.
+ * @param {Page} page
+ */
+export const lessPatience = (page) =>
+  page.evaluateOnNewDocument(() => {
+    /** @type {any} */
+    let engine;
+    Object.defineProperty(globalThis, 'pocketvl', {
+      get: () => engine,
+      set(vl) {
+        engine = vl;
+        const load = vl.loadModel;
+        const patience = { tries: 3, base: 50, longest: 100, stall: 30_000 };
+        vl.loadModel = (/** @type {any} */ source, /** @type {any} */ options) =>
+          load.call(vl, source, { ...options, patience });
+      },
+    });
+  });
+
 /** Reloads as a person does, and waits for the new page. @param {Page} page */
 export async function reload(page) {
   await page.evaluate(() => {
@@ -149,6 +184,21 @@ export async function reload(page) {
     timeout: 30_000,
   });
   await modelReady(page);
+}
+
+/**
+ * The settings, where they are going to stay: a click on the way there, or before the list of models is there, would meet
+ * something else.
+ * @param {Page} page
+ */
+export async function openSettings(page) {
+  await page.click('#open-settings');
+  await page.waitForSelector('#settings[open]');
+  await page.waitForSelector('#models li');
+  await page.waitForFunction(() => document.querySelector('#room')?.textContent);
+  await page.$eval('#settings', (box) =>
+    Promise.all(box.getAnimations({ subtree: true }).map((moving) => moving.finished)),
+  );
 }
 
 /** @param {Page} page @param {...string} files */

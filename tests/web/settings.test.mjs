@@ -4,7 +4,17 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
 import { askOnPage, modelReady, press } from './browser.mjs';
-import { attach, give, inBrowsers, reload, sample, siteWith, turnsOf, web } from './pages.mjs';
+import {
+  attach,
+  give,
+  inBrowsers,
+  openSettings,
+  reload,
+  sample,
+  siteWith,
+  turnsOf,
+  web,
+} from './pages.mjs';
 
 /** @typedef {import('puppeteer-core').Page} Page */
 
@@ -20,16 +30,6 @@ before(async () => {
 after(() => site?.close());
 
 const both = inBrowsers();
-
-/** @param {Page} page */
-async function openSettings(page) {
-  await press(page, 'Settings');
-  await page.waitForSelector('#settings[open]');
-  // Where it is going to stay: a click on the way there would meet something else.
-  await page.$eval('#settings', (box) =>
-    Promise.all(box.getAnimations({ subtree: true }).map((moving) => moving.finished)),
-  );
-}
 
 /** Chooses a detail, the nth of the three. @param {Page} page @param {number} n */
 async function choose(page, n) {
@@ -332,8 +332,7 @@ both(
     await reload(page);
     await page.waitForSelector('.turn');
     assert.equal(await page.$eval('html', (html) => html.lang), 'zh-Hans');
-    await page.click('#open-settings');
-    await page.waitForSelector('#models button');
+    await openSettings(page);
     // Names stay as they are: everything else that the page says has no Latin word in it.
     const foreign = await page.evaluate(() => {
       const NAMES =

@@ -5,7 +5,15 @@ import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 import { serve } from '../../web/serve.mjs';
 import { askOnPage, modelReady } from './browser.mjs';
-import { answerWith, answered, give, inBrowsers, isolated, siteWith } from './pages.mjs';
+import {
+  answerWith,
+  answered,
+  give,
+  inBrowsers,
+  isolated,
+  openSettings,
+  siteWith,
+} from './pages.mjs';
 
 const CORPUS = [
   '<script>globalThis.hit=1</script>',
@@ -231,8 +239,7 @@ both('manifests, addresses and what else is kept', async ({ context }) => {
   await page.goto(hostile.url);
   await isolated(page);
   await modelReady(page);
-  await page.click('#open-settings');
-  await page.waitForSelector('#models button');
+  await openSettings(page);
   assert.ok((await page.$eval('#models', (list) => list.textContent ?? '')).includes('<script>'));
   await clean(page, 'manifest');
   for (const address of [
@@ -244,7 +251,7 @@ both('manifests, addresses and what else is kept', async ({ context }) => {
     'nothing-here/<img src=x onerror=hit=1>.json',
     '//evil.example/<svg onload=hit=1>',
   ]) {
-    if (!(await page.$('#settings[open]'))) await page.click('#open-settings');
+    if (!(await page.$('#settings[open]'))) await openSettings(page);
     await page.$eval(
       '#model-url',
       (input, text) => {

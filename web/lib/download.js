@@ -64,15 +64,17 @@ async function online(signal) {
 /**
  * Why a `fetch` that says nothing failed. Browsers tell a page neither that a host refuses other sites nor that the page's
  * own policy does: the first is found by asking without wanting to read, the second by listening.
- * @typedef {'offline' | 'policy' | 'cors' | 'unreachable' | 'stall' | 'status' | 'broken'} Reason
+ * @typedef {'offline' | 'policy' | 'cors' | 'redirect' | 'unreachable' | 'stall' | 'status' | 'broken'} Reason
  */
 
-/** @type {Record<'offline' | 'policy' | 'cors' | 'unreachable', (host: string) => string>} */
+/** @type {Record<'offline' | 'policy' | 'cors' | 'redirect' | 'unreachable', (host: string) => string>} */
 const WORDS = {
   offline: () => 'this device is offline',
   policy: (name) =>
     `this page's content policy allows no connection to ${name}, or to where it sends on`,
   cors: (name) => `${name} is there, but does not allow other sites to read from it (CORS)`,
+  redirect: (name) =>
+    `${name} sends on to another host, which cannot be reached or which this page's content policy does not allow`,
   unreachable: (name) =>
     `${name} cannot be reached: it is down, the address is wrong, or it does not allow other sites (CORS)`,
 };
@@ -104,6 +106,19 @@ const answers = (url, signal) =>
   );
 
 /**
+ * Whether a host sends on to somewhere else. Firefox tells a worker nothing of a redirect that its policy refuses where a
+ * service worker stands between.
+ * @param {string} url
+ * @param {AbortSignal} signal
+ * @returns {Promise<boolean>}
+ */
+const sendsOn = (url, signal) =>
+  fetch(url, { method: 'HEAD', redirect: 'manual', cache: 'no-store', signal }).then(
+    ({ type }) => type === 'opaqueredirect',
+    () => false,
+  );
+
+/**
  * @param {string} url
  * @param {{refused: boolean}} policy
  * @param {AbortSignal} signal
@@ -115,7 +130,8 @@ async function reasonOf(url, policy, signal) {
   if (policy.refused) return 'policy';
   const own = globalThis.location?.origin;
   if (!own || new URL(url).origin === own) return 'unreachable';
-  return (await answers(url, signal)) ? 'cors' : 'unreachable';
+  if (await answers(url, signal)) return 'cors';
+  return (await sendsOn(url, signal)) ? 'redirect' : 'unreachable';
 }
 
 /**
