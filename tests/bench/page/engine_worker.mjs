@@ -112,6 +112,7 @@ answer({
     for (const [i, file] of o.files.entries()) {
       runtime.beginFile(file.name, file.bytes);
       for await (const bytes of portions[i] ?? download(file)) runtime.push(bytes);
+      runtime.endFile();
       portions[i] = [];
     }
     const packed = now();
