@@ -333,7 +333,7 @@ export class Runtime {
     if (bytes) this.abi.call('pvl_loader_push_async', this.loader, at, bytes);
   }
 
-  /** All of the file is there. */
+  /** All of the file was pushed: returns when it is packed. */
   endFile() {
     this.flush();
     this.abi.call('pvl_loader_wait', this.loader);
@@ -342,6 +342,7 @@ export class Runtime {
   /** @param {{context?: number, kvType?: 'f32' | 'q8'}} options */
   finishLoad(options) {
     const { abi } = this;
+    this.endFile();
     this.#endStaging();
     const loader = this.loader;
     this.loader = 0; // freed by the call in any case
