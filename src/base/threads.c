@@ -153,8 +153,6 @@ static pvl_status team_new(pvl_team **out, const pvl_allocator *a, pvl_error *er
 }
 
 static void team_free(pvl_team *team) {
-    if (!team)
-        return;
 #ifndef __EMSCRIPTEN__
     pthread_cond_destroy(&team->changed);
     pthread_mutex_destroy(&team->mutex);

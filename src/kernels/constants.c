@@ -31,7 +31,6 @@ const pvl_constants pvl_k_constants = {
             .magnitude = 0x7FFFFFFF,
             .least = -127.0f,
             .most = 127.0f,
-            .round = 12582912.0f,
             .beyond = 65536.0f,
             .exponent = 0x7F800000,
         },

@@ -22,10 +22,10 @@ typedef struct pvl_constants {
         float edge, p[7];
     } gelu;
     struct {
-        uint32_t magnitude;       /* a float without its sign */
-        float least, most, round; /* of 8-bit integers; 1.5 * 2^23, as in exp */
-        float beyond;             /* 2^16, the first number that is no half */
-        uint32_t exponent;        /* of infinity and NaN */
+        uint32_t magnitude; /* a float without its sign */
+        float least, most;  /* of 8-bit integers */
+        float beyond;       /* 2^16, the first number that is no half */
+        uint32_t exponent;  /* of infinity and NaN */
     } pack;
 } pvl_constants;
 

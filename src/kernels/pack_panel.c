@@ -91,7 +91,7 @@ PVL_INLINE float largest(const float *x, size_t n) {
 }
 
 PVL_INLINE v128_t round4(const float *x, v128_t inverse) {
-    v128_t v = wasm_f32x4_mul(wasm_v128_load(x), inverse), round = PVL_LANES(pack.round);
+    v128_t v = wasm_f32x4_mul(wasm_v128_load(x), inverse), round = PVL_LANES(exp.round);
     v = wasm_f32x4_pmax(PVL_LANES(pack.least), v); /* NaN -> -127: d is NaN then too */
     v = wasm_f32x4_pmin(PVL_LANES(pack.most), v);
     v = wasm_f32x4_add(v, round);    /* leaves no bits behind the point: */

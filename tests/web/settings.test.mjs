@@ -94,6 +94,11 @@ async function asked(page) {
 
 both('every setting: changed, taking effect, remembered over a reload', async ({ open }) => {
   const page = await open(site.url);
+  const named = await page.$eval(
+    '#open-settings',
+    (button) => button.getAttribute('aria-label') ?? button.textContent?.trim(),
+  );
+  assert.equal(named, 'Settings');
   await openSettings(page);
   await choose(page, 1);
   await closeSettings(page);
