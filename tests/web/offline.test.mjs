@@ -43,19 +43,33 @@ async function host(t, context, caching) {
   const site = await serve({ port: 0, folder });
   /** @type {string[]} */
   const log = [];
-  site.server.prependListener('request', (request, response) => {
-    log.push(String(request.url).replace('/web', ''));
-    if (!caching) return;
+  /** @type {Promise<void> | undefined} until then no browser learns of a new release */
+  let silence;
+  const [answer] = site.server.listeners('request');
+  site.server.removeAllListeners('request');
+  site.server.on('request', async (request, response) => {
+    const path = String(request.url).replace('/web', '');
+    log.push(path);
+    if (LOOKS.includes(path)) await silence;
     const { writeHead } = response;
-    response.writeHead = (/** @type {number} */ status, /** @type {any} */ headers) =>
-      writeHead.call(response, status, { ...headers, 'Cache-Control': caching });
+    if (caching)
+      response.writeHead = (/** @type {number} */ status, /** @type {any} */ headers) =>
+        writeHead.call(response, status, { ...headers, 'Cache-Control': caching });
+    answer.call(site.server, request, response);
   });
+  /** Leaves browsers that look for a new release waiting, until what it returns is called. */
+  const silent = () => {
+    /** @type {() => void} */
+    let end = () => {};
+    silence = new Promise((done) => (end = done));
+    return end;
+  };
   const mine = folder;
   t.after(async () => {
     await site.close();
     rmSync(mine, { recursive: true, force: true });
   });
-  return { url: `${site.url}web/`, log, site, context };
+  return { url: `${site.url}web/`, log, site, context, silent };
 }
 
 /** @param {Awaited<ReturnType<typeof host>>} at */
@@ -161,10 +175,13 @@ both(
     const at = await host(t, context);
     let page = await visit(at);
     await settled(page);
+    // Browsers look a moment after a page is there, which may be after the next line.
+    const heard = at.silent();
     publish('Second release');
     await page.close();
     page = await visit(at);
     assert.equal(await page.title(), 'PocketVL', 'this visit is still the old release');
+    heard();
     const update = () =>
       page.evaluate(async () => {
         const registration = await navigator.serviceWorker.ready;
