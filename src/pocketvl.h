@@ -220,6 +220,9 @@ typedef struct pvl_prompt_options {
     uint64_t seed;
     const char *const *stop; /* strings that end the answer and are not part of it: up to 256 */
     size_t stop_count;
+    bool json; /* the answer is one JSON object: say in the question which one. It ends when the
+                  object does; cut short (any pvl_stop but PVL_STOP_END) it is the beginning of one.
+                  At most 64 levels deep */
 } pvl_prompt_options;
 
 typedef enum pvl_stop {

@@ -71,6 +71,7 @@ static void option_structs(json *j) {
     FIELD(pvl_prompt_options, seed);
     FIELD(pvl_prompt_options, stop);
     FIELD(pvl_prompt_options, stop_count);
+    FIELD(pvl_prompt_options, json);
     END;
     STRUCT(pvl_part);
     FIELD(pvl_part, kind);

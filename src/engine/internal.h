@@ -6,6 +6,7 @@
 #include "image/resize.h"
 #include "model/llm.h"
 #include "model/vit.h"
+#include "text/json_guide.h"
 #include "text/sampler.h"
 #include "text/template.h"
 #include "text/tokenizer.h"
@@ -65,6 +66,7 @@ struct pvl_session {
     pvl_session_state state;
     pvl_sampler sampler;
     pvl_decoder decoder;
+    pvl_json_guide json; /* of the answer so far, where options.json */
     pvl_prompt_options options;
     int32_t last_token;
     size_t generated;
@@ -76,6 +78,10 @@ struct pvl_session {
 };
 
 double pvl_now_ms(void);
+
+/* The next token by the logits, which may be changed. Sets out->token, and out->stop where it
+ * ends the answer; *shown: it is part of the answer. */
+pvl_status pvl_session_pick(pvl_session *s, pvl_piece *out, bool *shown, pvl_error *err);
 
 /* Runs the token that was given out last, so that the logits are those of the next; nothing to do
  * otherwise. */

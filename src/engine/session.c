@@ -494,6 +494,7 @@ static pvl_status start_answer(pvl_session *s, const pvl_prompt_options *o, pvl_
     PVL_TRY(pvl_sampler_set(&s->sampler, &sampling, err));
     const pvl_tokenizer *t = s->engine->tokenizer;
     pvl_decoder_init(&s->decoder, t, pvl_tokenizer_decode_flags(t) | PVL_DECODE_STRIP);
+    s->json = (pvl_json_guide){0};
     s->pending.bytes = 0;
     s->given = 0;
     s->generated = 0;
@@ -677,7 +678,7 @@ pvl_status pvl_session_run_pending(pvl_session *s, pvl_error *err) {
 /* Hands out what is certain of the pending text. */
 static void give(pvl_session *s, pvl_piece *out) {
     size_t stop_at, held = held_back(s, s->pending.data, s->pending.bytes, &stop_at);
-    if (out->stop == PVL_STOP_NO && stop_at != SIZE_MAX)
+    if (stop_at != SIZE_MAX)
         out->stop = PVL_STOP_STRING;
     if (out->stop != PVL_STOP_NO) {
         held = 0;
@@ -701,25 +702,19 @@ pvl_status pvl_session_next(pvl_session *s, pvl_piece *out, pvl_error *err) {
     drop_front(&s->pending, s->given);
     s->given = 0;
     pvl_status status = pvl_session_run_pending(s, err);
-    int32_t token = -1;
+    bool shown = false;
     if (status == PVL_OK)
-        status = pvl_sampler_next(&s->sampler, &token, s->logits, s->engine->model.llm.vocabulary,
-                                  s->ids, s->filled, err);
-    if (status == PVL_OK) {
-        out->token = token;
-        if (pvl_template_is_stop(&s->engine->chat, token)) {
-            out->stop = PVL_STOP_END;
-        } else {
-            status = pvl_decoder_push(&s->decoder, &s->pending, token, err);
-            s->generated++;
-            s->stats.generated_tokens = (int)s->generated;
-        }
+        status = pvl_session_pick(s, out, &shown, err);
+    if (status == PVL_OK && shown) {
+        status = pvl_decoder_push(&s->decoder, &s->pending, out->token, err);
+        s->generated++;
+        s->stats.generated_tokens = (int)s->generated;
     }
     if (status != PVL_OK) {
         s->state = PVL_SESSION_IDLE;
         return status;
     }
-    s->last_token = token;
+    s->last_token = out->token;
     s->state = PVL_SESSION_PENDING;
     if (out->stop == PVL_STOP_NO && s->options.max_tokens &&
         s->generated >= (size_t)s->options.max_tokens) {

@@ -679,6 +679,10 @@ bool pvl_tokenizer_is_control(const pvl_tokenizer *t, int32_t id) {
     return has_flag(t, id, PVL_T_ADDED);
 }
 
+bool pvl_tokenizer_is_hidden(const pvl_tokenizer *t, int32_t id) {
+    return has_flag(t, id, PVL_T_HIDDEN);
+}
+
 int32_t pvl_tokenizer_find(const pvl_tokenizer *t, const char *text, size_t bytes) {
     const pvl_match_entry *entry;
     if (bytes == 0)

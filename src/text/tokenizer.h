@@ -96,6 +96,8 @@ int32_t pvl_tokenizer_bos(const pvl_tokenizer *t); /* -1 when none */
 bool pvl_tokenizer_is_eog(const pvl_tokenizer *t, int32_t id);
 /* A control or unknown token: one that user text can never produce. */
 bool pvl_tokenizer_is_control(const pvl_tokenizer *t, int32_t id);
+/* A token that an answer does not show, whatever its piece. */
+bool pvl_tokenizer_is_hidden(const pvl_tokenizer *t, int32_t id);
 
 /* ---- encoding ---- */
 

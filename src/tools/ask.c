@@ -32,6 +32,7 @@ static const char usage[] =
     "  --max-tokens N      of the answer, 256\n"
     "  --temperature T     0 = greedy; also --top-k K, --top-p P, --repetition-penalty R, --seed "
     "N\n"
+    "  --json              the answer is one JSON object\n"
     "  --kernels NAME      a kernel set by name\n"
     "  --f32               all weights as floats: slow, for checking\n"
     "  --verbose           times and counts on stderr\n";
@@ -109,6 +110,8 @@ static bool parse(struct arguments *a, int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--verbose") == 0) {
             a->verbose = true;
+        } else if (strcmp(argv[i], "--json") == 0) {
+            a->prompt.json = true;
         } else if (strcmp(argv[i], "--f32") == 0) {
             a->engine.precision = PVL_PRECISION_F32;
         } else if (argv[i][0] == '-' && argv[i][1]) {

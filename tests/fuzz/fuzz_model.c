@@ -40,7 +40,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     status = pvl_session_new(&session, engine, &(pvl_session_options){.context = 160}, &err);
     check_status(status, &err);
     if (status == PVL_OK) {
-        pvl_prompt_options asked = {.max_tokens = 2, .max_tiles = 2, .temperature = 1.0f};
+        pvl_prompt_options asked = {
+            .max_tokens = 2, .max_tiles = 2, .temperature = 1.0f, .json = size % 2 == 1};
         status = pvl_session_prompt(session, &message, 1, &asked, &err);
         check_status(status, &err);
         pvl_piece piece = {0};

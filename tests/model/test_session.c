@@ -581,10 +581,68 @@ TEST(threads_do_not_change_what_is_drawn) {
     CHECK(strlen(first) > 0);
 }
 
+/* Models of random weights, which would say anything else. */
+TEST(json_whatever_the_model_would_say) {
+    static const char *const models[] = {"qwen2-q4_0", "internlm2-q4_0", "phi3-q4_0"};
+    int ended = 0;
+    for (size_t m = 0; m < sizeof models / sizeof *models; m++) {
+        char path[128], answer[4096], greedy[4096];
+        snprintf(path, sizeof path, "tests/fixtures/model/%s.gguf", models[m]);
+        pvl_engine *e = load_one(path, PVL_PRECISION_AUTO, 1);
+        REQUIRE(e != NULL);
+        pvl_session *s = make_session(e, 0);
+        for (uint64_t seed = 0; seed < 12; seed++) {
+            pvl_error err = {0};
+            pvl_piece piece = {0};
+            pvl_json_guide guide = {0};
+            pvl_prompt_options options = {.max_tokens = 60, .seed = seed, .json = true};
+            /* The likeliest, the same drawn from one, and drawn ones. */
+            options.temperature = seed == 0 ? 0.0f : 1.0f;
+            options.top_k = seed == 1 ? 1 : 0;
+            options.top_p = seed % 3 == 2 ? 0.9f : 0.0f;
+            REQUIRE(engine_ask(s, "Say it in JSON.", 15, &options, &err) == PVL_OK);
+            size_t n = 0;
+            while (piece.stop == PVL_STOP_NO && pvl_session_next(s, &piece, &err) == PVL_OK) {
+                CHECK(pvl_json_guide_push(&guide, piece.text, piece.text_bytes));
+                if (n + piece.text_bytes < sizeof answer)
+                    memcpy(answer + n, piece.text, piece.text_bytes);
+                n += piece.text_bytes;
+            }
+            REQUIRE(n < sizeof answer);
+            answer[n] = '\0';
+            CHECK_MSG(err.code == PVL_OK, "%s", err.message);
+            CHECK_MSG((piece.stop == PVL_STOP_END) == pvl_json_guide_done(&guide), "%s: \"%s\"",
+                      models[m], answer);
+            CHECK(piece.stop == PVL_STOP_END || piece.stop == PVL_STOP_LENGTH);
+            CHECK_MSG(answer[0] == '{', "%s, seed %d: \"%s\"", models[m], (int)seed, answer);
+            ended += piece.stop == PVL_STOP_END;
+            /* A stop string goes before the object's own end. */
+            if (piece.stop == PVL_STOP_END) {
+                const char *stop = answer + n - 1;
+                options.stop = &stop;
+                options.stop_count = 1;
+                REQUIRE(engine_ask(s, "Say it in JSON.", 15, &options, &err) == PVL_OK);
+                piece.stop = PVL_STOP_NO;
+                while (piece.stop == PVL_STOP_NO && pvl_session_next(s, &piece, &err) == PVL_OK) {
+                }
+                CHECK_EQ_INT(piece.stop, PVL_STOP_STRING);
+            }
+            if (seed == 0)
+                memcpy(greedy, answer, sizeof answer);
+            if (seed == 1)
+                CHECK_STR(answer, greedy);
+        }
+        pvl_session_free(s);
+        pvl_engine_free(e);
+    }
+    CHECK_MSG(ended >= 3, "%d answers came to an end", ended);
+}
+
 TEST_MAIN(CASE(tokens_of_the_reference), CASE(phi3_takes_the_list_that_fits),
           CASE(every_kernel_set), CASE(a_second_turn_runs_only_what_is_new),
           CASE(what_is_prepared_is_not_computed_again), CASE(threads_do_not_change_a_bit),
           CASE(threads_do_not_change_what_is_drawn), CASE(stopped_from_another_thread),
           CASE(cancelled_anywhere_and_usable_afterwards),
           CASE(stops_at_strings_lengths_and_the_context),
-          CASE(bad_prompts_say_why_and_cost_nothing), CASE(user_text_forges_nothing))
+          CASE(bad_prompts_say_why_and_cost_nothing), CASE(user_text_forges_nothing),
+          CASE(json_whatever_the_model_would_say))

@@ -215,6 +215,8 @@ test('chat options are checked', () => {
     maxTokens: 5,
     stop: ['x'],
   });
+  assert.deepEqual(checkChatOptions({ responseFormat: { type: 'json_object' } }), { json: true });
+  assert.deepEqual(checkChatOptions({ responseFormat: { type: 'text' } }), { json: false });
   for (const bad of [
     { maxTokens: 0 },
     { maxTiles: 41 },
@@ -223,6 +225,8 @@ test('chat options are checked', () => {
     { topP: 2 },
     { stop: [''] },
     { seed: NaN },
+    { responseFormat: 'json_object' },
+    { responseFormat: { type: 'json_schema' } },
   ]) {
     assert.throws(() => checkChatOptions(bad), withCode('ARGUMENT'), JSON.stringify(bad));
   }

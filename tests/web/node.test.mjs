@@ -112,6 +112,39 @@ test('a folder’s manifest counts: title, licence, settings, also after the wor
   await assert.rejects(PocketVL.load(model), withCode('MEMORY'));
 });
 
+test('JSON, whatever the model would rather say: JSON.parse takes it', async (t) => {
+  /** @type {import('../../web/lib/pocketvl.js').ChatOptions} */
+  const json = { responseFormat: { type: 'json_object' }, maxTokens: 80 };
+  let ended = 0;
+  for (const name of ['qwen2-q8_0', 'internlm2-q4_0', 'phi3-q8_0']) {
+    const vl = await PocketVL.load(join(root, 'tests', 'fixtures', 'model', `${name}.gguf`));
+    t.after(() => vl.dispose());
+    for (let seed = 0; seed < 10; seed++) {
+      const sampling = seed ? { temperature: 1, topP: seed % 2 ? 1 : 0.9, seed } : {};
+      const answer = vl.chat('Hello', { ...json, ...sampling });
+      const text = await answer.text();
+      if (answer.stop === 'end') {
+        assert.equal(JSON.parse(text) instanceof Object, true, text);
+        ended++;
+      } else {
+        assert.equal(answer.stop, 'length');
+        assert.ok(text.startsWith('{'), text);
+        assert.throws(() => JSON.parse(text), SyntaxError);
+      }
+    }
+  }
+  assert.ok(ended >= 3, `${ended} answers came to an end`);
+  // One that was taught something else, and says that again afterwards.
+  const vl = await PocketVL.load(DEMO);
+  t.after(() => vl.dispose());
+  const asked = question(await picture(PICTURE), 'How many shapes are there?');
+  const before = await vl.chat(asked).text();
+  const answer = vl.chat(asked, json);
+  assert.match(await answer.text(), /^\{/);
+  assert.equal(await vl.chat(asked).text(), before);
+  assert.equal(await vl.chat(asked, { responseFormat: { type: 'text' } }).text(), before);
+});
+
 test('a question right after loading is not disturbed by what is prepared meanwhile', async (t) => {
   const model = join(root, 'tests', 'fixtures', 'model', 'qwen2-q8_0.gguf');
   const vl = await PocketVL.load(model);

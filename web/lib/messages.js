@@ -238,5 +238,11 @@ export function checkChatOptions(options) {
     }
     checked.stop = stop;
   }
+  const format = options.responseFormat;
+  if (format !== undefined && format !== null) {
+    if (format.type !== 'json_object' && format.type !== 'text')
+      throw wrong("responseFormat must be {type: 'json_object'} or {type: 'text'}.");
+    checked.json = format.type === 'json_object';
+  }
   return checked;
 }

@@ -56,6 +56,8 @@ import { Pictures, checkChatOptions, prepare } from './messages.js';
  * @property {number} [repetitionPenalty]
  * @property {number} [seed]
  * @property {string | string[]} [stop] strings that end the answer
+ * @property {{type: 'text' | 'json_object'}} [responseFormat] 'json_object': the answer is one JSON object, which `JSON.parse`
+ *   takes when `stop` is 'end'; say in the question which one. Cut short it is the beginning of one
  * @property {AbortSignal} [signal]
  * @property {(progress: {stage: 'image' | 'vision' | 'prefill', done: number, total: number}) => void} [onProgress]
  */

@@ -34,6 +34,7 @@ const ANSWER_DEADLINE = 10000; // of a host, for code
  * @property {number} [repetitionPenalty]
  * @property {number} [seed]
  * @property {string[]} [stop]
+ * @property {boolean} [json]
  */
 
 /** @typedef {{text: string} | {image: number}} WirePart image: address of a pvl_image */
@@ -679,6 +680,7 @@ export class Runtime {
             : BigInt.asUintN(64, BigInt(Math.trunc(options.seed))),
         stop: stop.length ? stops : 0,
         stop_count: stop.length,
+        json: options.json,
       });
       abi.call(verb, this.session, list, messages.length, at, ...more);
     } finally {

@@ -32,7 +32,7 @@ Exit status: 0 nothing to fix, 1 something to fix, 2 wrong command line.`,
   ask: `usage: pocketvl ask -m MODEL [options] [IMAGE ...] QUESTION
   -m MODEL         a GGUF file (of a split model the first part), a folder with a manifest, or an address; a pair: -m twice
   --threads N, --context N, --kv q8, --tiles N, --max-tokens N, --temperature T, --top-k K, --top-p P,
-  --repetition-penalty R, --seed N, --stop TEXT, --variant relaxed|simd, --verbose`,
+  --repetition-penalty R, --seed N, --stop TEXT, --json, --variant relaxed|simd, --verbose`,
 };
 
 const HELP = `pocketvl ${version()}: questions about pictures, answered by Mini-InternVL
@@ -176,6 +176,7 @@ const COMMANDS = {
       'repetition-penalty': text,
       seed: text,
       stop: { type: 'string', multiple: true },
+      json: { type: 'boolean' },
       variant: text,
       verbose: { type: 'boolean' },
     });
@@ -202,6 +203,7 @@ const COMMANDS = {
         repetitionPenalty: number(values, 'repetition-penalty'),
         seed: number(values, 'seed'),
         stop: /** @type {string[] | undefined} */ (values.stop),
+        responseFormat: values.json ? { type: 'json_object' } : undefined,
         signal,
       },
       verbose: Boolean(values.verbose),
