@@ -128,6 +128,13 @@ static bool in_string(pvl_json_guide *g, unsigned char c) {
     }
 }
 
+static bool in_word(pvl_json_guide *g, unsigned char c) {
+    if (c != (unsigned char)*g->word)
+        return false;
+    g->word++;
+    return *g->word != '\0' || go(g, BEHIND);
+}
+
 /* Behind a whole value, or a number that may end here. */
 static bool behind(pvl_json_guide *g, unsigned char c) {
     if (c == ',')
@@ -190,7 +197,7 @@ static bool step(pvl_json_guide *g, unsigned char c) {
     if (g->state >= MINUS)
         return in_number(g, c);
     if (g->state == WORD)
-        return c == (unsigned char)*g->word && (*++g->word || go(g, BEHIND));
+        return in_word(g, c);
     if (g->state >= STRING)
         return in_string(g, c);
     if (is_blank(c))

@@ -177,6 +177,7 @@ test('the command prints the answer of the library and nothing else', async () =
     spawnSync(process.execPath, [command, 'ask', ...args], { encoding: 'utf8' });
   const done = run('-m', DEMO, PICTURE, text);
   assert.deepEqual([done.status, done.stdout, done.stderr], [0, `${truth}\n`, '']);
+  assert.match(run('-m', DEMO, '--json', '--max-tokens', '3', PICTURE, text).stdout, /^\{/);
   const missing = run('-m', DEMO, 'nothing.jpg', text);
   assert.equal(missing.status, 1);
   assert.match(missing.stderr, /^pocketvl: The picture nothing\.jpg cannot be opened/);
