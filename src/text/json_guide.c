@@ -1,5 +1,7 @@
 #include "text/json_guide.h"
 
+#include "text/unicode.h"
+
 enum {
     BEGIN,      /* nothing yet: an object */
     FIRST_NAME, /* in a new object: a name, or its end */
@@ -15,7 +17,7 @@ enum {
     UNICODE,    /* the four digits of \uXXXX */
     WORD,       /* true, false, null */
     MINUS,
-    ZERO, /* the number's first digit, when it must be the only one */
+    ZERO, /* no digit follows; in this and in DIGITS, FRACTION and POWER a number may end */
     DIGITS,
     POINT, /* a digit must follow */
     FRACTION,
@@ -88,28 +90,24 @@ static bool value(pvl_json_guide *g, unsigned char c) {
     }
 }
 
-/* The first byte of a character of several: the Unicode Standard's table 3-7, which leaves out
- * longer forms than needed, surrogates and what is above U+10FFFF. */
-static bool lead(pvl_json_guide *g, unsigned char c) {
-    if (c < 0xC2 || c > 0xF4)
-        return false;
-    g->more = c < 0xE0 ? 1 : c < 0xF0 ? 2 : 3;
-    g->low = c == 0xE0 ? 0xA0 : c == 0xF0 ? 0x90 : 0x80;
-    g->high = c == 0xED ? 0x9F : c == 0xF4 ? 0x8F : 0xBF;
-    return go(g, CHARACTER);
+/* A byte of a character of several. */
+static bool in_character(pvl_json_guide *g, unsigned char c) {
+    uint32_t cp;
+    g->character[g->have++] = c;
+    (void)pvl_utf8_decode(&cp, g->character, g->have);
+    if (cp == PVL_UTF8_SHORT)
+        return go(g, CHARACTER);
+    g->have = 0;
+    return cp != PVL_UTF8_BAD && go(g, STRING);
 }
 
 static bool in_string(pvl_json_guide *g, unsigned char c) {
     switch (g->state) {
     case CHARACTER:
-        if (c < g->low || c > g->high)
-            return false;
-        g->low = 0x80;
-        g->high = 0xBF;
-        return --g->more > 0 || go(g, STRING);
+        return in_character(g, c);
     case ESCAPE:
         if (c == 'u') {
-            g->more = 4;
+            g->digits = 4;
             return go(g, UNICODE);
         }
         return (c == '"' || c == '\\' || c == '/' || c == 'b' || c == 'f' || c == 'n' || c == 'r' ||
@@ -118,13 +116,13 @@ static bool in_string(pvl_json_guide *g, unsigned char c) {
     case UNICODE:
         if (!is_hexadecimal(c))
             return false;
-        return --g->more > 0 || go(g, STRING);
+        return --g->digits > 0 || go(g, STRING);
     default:
         if (c == '"')
             return go(g, g->name ? COLON : BEHIND);
         if (c == '\\')
             return go(g, ESCAPE);
-        return c >= 0x80 ? lead(g, c) : c >= 0x20;
+        return c >= 0x80 ? in_character(g, c) : c >= 0x20;
     }
 }
 
@@ -143,7 +141,7 @@ static bool behind(pvl_json_guide *g, unsigned char c) {
 }
 
 static bool in_number(pvl_json_guide *g, unsigned char c) {
-    bool digit = is_digit(c), whole = false; /* it may end here */
+    bool digit = is_digit(c);
     switch (g->state) {
     case MINUS:
         return digit && go(g, c == '0' ? ZERO : DIGITS);
@@ -157,13 +155,12 @@ static bool in_number(pvl_json_guide *g, unsigned char c) {
     case DIGITS:
         if (c == '.')
             return go(g, POINT);
-        whole = g->state == ZERO;
         break;
     default:
         break;
     }
     if (digit)
-        return !whole;
+        return g->state != ZERO;
     if ((c == 'e' || c == 'E') && g->state != POWER)
         return go(g, EXPONENT);
     if (!is_blank(c))

@@ -20,14 +20,15 @@ enum {
 };
 
 typedef struct pvl_json_guide {
-    uint64_t arrays;   /* bit i: what is open at level i is an array */
-    uint8_t depth;     /* levels that are open */
-    uint8_t state;     /* json_guide.c has them */
-    bool name;         /* the string is a member's name */
-    uint8_t blanks;    /* bytes of white space just read */
-    uint8_t more;      /* bytes of a character, hexadecimal digits or letters that are wanted yet */
-    uint8_t low, high; /* what the next byte of a character must lie within */
-    const char *word;  /* the rest of true, false or null */
+    uint64_t arrays; /* bit i: what is open at level i is an array */
+    uint8_t depth;   /* levels that are open */
+    uint8_t state;   /* json_guide.c has them */
+    bool name;       /* the string is a member's name */
+    uint8_t blanks;  /* bytes of white space just read */
+    uint8_t digits;  /* of \uXXXX that are wanted yet */
+    uint8_t have;    /* bytes of a character that has more */
+    unsigned char character[4];
+    const char *word; /* the rest of true, false or null */
 } pvl_json_guide;
 
 /* Takes all of the bytes, or none: false, the guide as it was, when they cannot follow. */

@@ -149,7 +149,8 @@ TEST(every_kernel_set) {
 
 static const char fixture[] = "tests/fixtures/model/qwen2-q4_0.gguf";
 
-static void run_answer(pvl_session *s, char *out, size_t capacity) {
+/* The whole answer; returns why it ended. */
+static pvl_stop run_answer(pvl_session *s, char *out, size_t capacity) {
     pvl_error err = {0};
     pvl_piece piece = {0};
     size_t n = 0;
@@ -161,6 +162,7 @@ static void run_answer(pvl_session *s, char *out, size_t capacity) {
     }
     out[n] = '\0';
     CHECK_MSG(err.code == PVL_OK, "%s", err.message);
+    return piece.stop;
 }
 
 TEST(a_second_turn_runs_only_what_is_new) {
@@ -586,14 +588,13 @@ TEST(json_whatever_the_model_would_say) {
     static const char *const models[] = {"qwen2-q4_0", "internlm2-q4_0", "phi3-q4_0"};
     int ended = 0;
     for (size_t m = 0; m < sizeof models / sizeof *models; m++) {
-        char path[128], answer[4096], greedy[4096];
+        char path[128], answer[4096], greedy[4096], cut[4096];
         snprintf(path, sizeof path, "tests/fixtures/model/%s.gguf", models[m]);
         pvl_engine *e = load_one(path, PVL_PRECISION_AUTO, 1);
         REQUIRE(e != NULL);
         pvl_session *s = make_session(e, 0);
         for (uint64_t seed = 0; seed < 12; seed++) {
             pvl_error err = {0};
-            pvl_piece piece = {0};
             pvl_json_guide guide = {0};
             pvl_prompt_options options = {.max_tokens = 60, .seed = seed, .json = true};
             /* The likeliest, the same drawn from one, and drawn ones. */
@@ -601,31 +602,21 @@ TEST(json_whatever_the_model_would_say) {
             options.top_k = seed == 1 ? 1 : 0;
             options.top_p = seed % 3 == 2 ? 0.9f : 0.0f;
             REQUIRE(engine_ask(s, "Say it in JSON.", 15, &options, &err) == PVL_OK);
-            size_t n = 0;
-            while (piece.stop == PVL_STOP_NO && pvl_session_next(s, &piece, &err) == PVL_OK) {
-                CHECK(pvl_json_guide_push(&guide, piece.text, piece.text_bytes));
-                if (n + piece.text_bytes < sizeof answer)
-                    memcpy(answer + n, piece.text, piece.text_bytes);
-                n += piece.text_bytes;
-            }
-            REQUIRE(n < sizeof answer);
-            answer[n] = '\0';
-            CHECK_MSG(err.code == PVL_OK, "%s", err.message);
-            CHECK_MSG((piece.stop == PVL_STOP_END) == pvl_json_guide_done(&guide), "%s: \"%s\"",
+            pvl_stop stop = run_answer(s, answer, sizeof answer);
+            size_t n = strlen(answer);
+            CHECK(n < sizeof answer - 1 && pvl_json_guide_push(&guide, answer, n));
+            CHECK_MSG((stop == PVL_STOP_END) == pvl_json_guide_done(&guide), "%s: \"%s\"",
                       models[m], answer);
-            CHECK(piece.stop == PVL_STOP_END || piece.stop == PVL_STOP_LENGTH);
+            CHECK(stop == PVL_STOP_END || stop == PVL_STOP_LENGTH);
             CHECK_MSG(answer[0] == '{', "%s, seed %d: \"%s\"", models[m], (int)seed, answer);
-            ended += piece.stop == PVL_STOP_END;
+            ended += stop == PVL_STOP_END;
             /* A stop string goes before the object's own end. */
-            if (piece.stop == PVL_STOP_END) {
-                const char *stop = answer + n - 1;
-                options.stop = &stop;
+            if (stop == PVL_STOP_END) {
+                const char *end = answer + n - 1;
+                options.stop = &end;
                 options.stop_count = 1;
                 REQUIRE(engine_ask(s, "Say it in JSON.", 15, &options, &err) == PVL_OK);
-                piece.stop = PVL_STOP_NO;
-                while (piece.stop == PVL_STOP_NO && pvl_session_next(s, &piece, &err) == PVL_OK) {
-                }
-                CHECK_EQ_INT(piece.stop, PVL_STOP_STRING);
+                CHECK_EQ_INT(run_answer(s, cut, sizeof cut), PVL_STOP_STRING);
             }
             if (seed == 0)
                 memcpy(greedy, answer, sizeof answer);
